@@ -1,0 +1,259 @@
+package keywright
+
+import (
+	"context"
+	"encoding/json"
+	"iter"
+	"net/url"
+	"time"
+
+	"github.com/keywright/keywright/internal/wire"
+)
+
+// ApplicationType is how an application is paid for. Unknown values are kept.
+type ApplicationType string
+
+// Types of applications.
+const (
+	ApplicationUsage  ApplicationType = "Usage"  // by use
+	ApplicationPeriod ApplicationType = "Period" // by time
+)
+
+// Known reports whether this version knows the type.
+func (t ApplicationType) Known() bool { return known(t, ApplicationUsage, ApplicationPeriod) }
+
+// ApplicationScope is what an application covers. Unknown values are kept.
+type ApplicationScope string
+
+// Scopes of applications.
+const (
+	ApplicationIndividual ApplicationScope = "Individual" // one service
+	ApplicationGlobal     ApplicationScope = "Global"     // every service
+)
+
+// Known reports whether this version knows the scope.
+func (s ApplicationScope) Known() bool { return known(s, ApplicationIndividual, ApplicationGlobal) }
+
+// Application is a user's subscription to a service of Ace Data Cloud, or to
+// all of them. Credentials belong to one.
+type Application struct {
+	ID                 ApplicationID              `json:"id"`                    // a UUID
+	ServiceID          string                     `json:"service_id,omitempty"`  // empty for a global one
+	Service            *Service                   `json:"service,omitempty"`     // expanded, if the provider does so
+	UserID             string                     `json:"user_id"`               // owner
+	Type               ApplicationType            `json:"type"`                  // Usage or Period
+	Scope              ApplicationScope           `json:"scope"`                 // Individual or Global
+	Role               string                     `json:"role,omitempty"`        // "owner" or "grantee", if the provider says so
+	RemainingAmount    *float64                   `json:"remaining_amount"`      // in the service's unit; nil: not counted
+	UsedAmount         float64                    `json:"used_amount"`           // in the service's unit
+	Paid               bool                       `json:"paid"`                  // anything was ever paid
+	Disabled           bool                       `json:"disabled"`              // its credentials do not work
+	AllowConsumeGlobal bool                       `json:"allow_consume_global"`  // may draw on the global application
+	ExpiredAt          *time.Time                 `json:"expired_at"`            // UTC; nil: never
+	Credentials        []*Credential              `json:"credentials,omitempty"` // summaries with their secrets, if the provider embeds them
+	Tags               []string                   `json:"tags,omitempty"`        // free labels
+	Metadata           map[string]any             `json:"metadata,omitempty"`    // free JSON
+	CreatedAt          time.Time                  `json:"created_at,omitzero"`   // UTC
+	UpdatedAt          time.Time                  `json:"updated_at,omitzero"`   // UTC
+	Extra              map[string]json.RawMessage `json:"-"`                     // members this version does not know
+}
+
+// Service is a service of Ace Data Cloud, as far as an application shows it.
+type Service struct {
+	ID    string                     `json:"id"`              // a UUID
+	Alias string                     `json:"alias,omitempty"` // short name, "openai"
+	Title string                     `json:"title,omitempty"` // display name
+	Type  string                     `json:"type"`            // "Api", "Proxy", …; Proxy services have Identity credentials
+	Unit  string                     `json:"unit,omitempty"`  // of all amounts, usually "Credit"
+	Extra map[string]json.RawMessage `json:"-"`               // members this version does not know
+}
+
+func (v *Service) decode(o *wire.Object) {
+	o.Extra = &v.Extra
+	for o.Next() {
+		switch string(o.Key) {
+		case "id":
+			wire.StringRef(o, &v.ID)
+		case "alias":
+			o.String(&v.Alias)
+		case "title":
+			o.String(&v.Title)
+		case "type":
+			wire.Enum(o, &v.Type, "Api", "Proxy", "Agent", "Dataset", "Integration", "Introduction")
+		case "unit":
+			wire.Enum(o, &v.Unit, "Credit")
+		}
+	}
+}
+
+func (a *Application) decode(o *wire.Object) {
+	o.Extra = &a.Extra
+	for o.Next() {
+		switch string(o.Key) {
+		case "id":
+			wire.StringRef(o, &a.ID)
+		case "service_id":
+			wire.StringRef(o, &a.ServiceID)
+		case "service":
+			if o.Kind() != "an object" {
+				wire.StringRef(o, &a.ServiceID)
+				break
+			}
+			a.Service = new(Service)
+			a.Service.decode(o.Object())
+		case "user_id":
+			wire.StringRef(o, &a.UserID)
+		case "type":
+			wire.Enum(o, &a.Type, ApplicationUsage, ApplicationPeriod)
+		case "scope":
+			wire.Enum(o, &a.Scope, ApplicationIndividual, ApplicationGlobal)
+		case "role":
+			wire.Enum(o, &a.Role, "owner", "grantee")
+		case "remaining_amount":
+			o.FloatPtr(&a.RemainingAmount)
+		case "used_amount":
+			o.Float(&a.UsedAmount)
+		case "paid":
+			o.Bool(&a.Paid)
+		case "disabled":
+			o.Bool(&a.Disabled)
+		case "allow_consume_global":
+			o.Bool(&a.AllowConsumeGlobal)
+		case "expired_at":
+			o.TimePtr(&a.ExpiredAt)
+		case "credentials":
+			o.List(func(item *wire.Object) {
+				c := new(Credential)
+				c.decode(item)
+				a.Credentials = append(a.Credentials, c)
+			})
+		case "tags":
+			wire.Strings(o, &a.Tags)
+		case "metadata":
+			decodeMetadata(o, &a.Metadata)
+		case "created_at":
+			o.Time(&a.CreatedAt)
+		case "updated_at":
+			o.Time(&a.UpdatedAt)
+		}
+	}
+}
+
+func (a *Application) ident() ident { return ident{text: string(a.ID)} }
+
+// UnmarshalJSON reads an application as the provider sends it.
+func (a *Application) UnmarshalJSON(b []byte) error { return unmarshal(b, a) }
+
+// ApplicationCreateParams are the parameters of a new application: a service,
+// or the global scope.
+type ApplicationCreateParams struct {
+	ServiceID string           `json:"service_id,omitempty"` // required unless Scope is Global; a UUID
+	Type      ApplicationType  `json:"type,omitempty"`       // empty: the provider's default
+	Scope     ApplicationScope `json:"scope,omitempty"`      // empty: Individual
+}
+
+// ApplicationListParams are the filters and the page of a list. Without
+// UserIDs it is the caller's own applications.
+type ApplicationListParams struct {
+	UserIDs      []string           // owners, or holders of grants
+	Affiliations []string           // "owner", "granted"; none: owner
+	ServiceIDs   []string           // UUIDs
+	Scopes       []ApplicationScope // only these scopes
+	Types        []ApplicationType  // only these types
+	Ordering     Ordering           // empty: the provider's order
+	Limit        int                // items a page, 1 to 100; 0: the provider's default of 10 for List, 100 for All
+	Offset       int                // items to skip
+}
+
+// ApplicationService finds and makes the applications that credentials belong
+// to.
+type ApplicationService service
+
+const applicationsPath = aceDataAPI + "/applications/"
+
+// Create subscribes to a service: POST /api/v1/applications/. It is sent once;
+// a lost answer is an error whose Recover looks for the application that may
+// have been made. One that exists already is [ErrDuplicate].
+func (s *ApplicationService) Create(ctx context.Context, p ApplicationCreateParams, opts ...CallOption) (*Application, error) {
+	op := &opApplicationCreate
+	switch {
+	case p.ServiceID != "":
+		if reason := uuidProblem(p.ServiceID); reason != "" {
+			return nil, &ParamError{Op: op.name, Field: "service_id", Reason: reason, Err: ErrInvalidID}
+		}
+	case p.Scope != ApplicationGlobal:
+		return nil, &ParamError{Op: op.name, Field: "service_id", Reason: "is required, unless the scope is Global"}
+	}
+	r := &request{op: op, path: applicationsPath, params: p}
+	r.probe = probeCreated(func(ctx context.Context, m *Meta) (*Page[Application], error) {
+		q := ApplicationListParams{Ordering: NewestFirst, Limit: maxAceDataLimit}
+		if p.ServiceID != "" {
+			q.ServiceIDs = []string{p.ServiceID}
+		}
+		return s.List(ctx, q, WithMeta(m))
+	}, func(a *Application) time.Time { return a.CreatedAt }, func(a *Application) bool {
+		return a.ServiceID == p.ServiceID && (p.Type == "" || a.Type == p.Type) && (p.Scope == "" || a.Scope == p.Scope)
+	})
+	return change[Application](ctx, (*service)(s), r, ident{}, opts)
+}
+
+// Retrieve returns an application: GET /api/v1/applications/{id}. It is a
+// read, and retried.
+func (s *ApplicationService) Retrieve(ctx context.Context, id ApplicationID, opts ...CallOption) (*Application, error) {
+	path, err := uuidPath(&opApplicationRetrieve, applicationsPath, id)
+	if err != nil {
+		return nil, err
+	}
+	return fetch[Application](ctx, (*service)(s), &request{op: &opApplicationRetrieve, path: path}, ident{text: string(id)}, opts)
+}
+
+// List returns one page of applications: GET /api/v1/applications/. It is a
+// read, and retried.
+func (s *ApplicationService) List(ctx context.Context, p ApplicationListParams, opts ...CallOption) (*Page[Application], error) {
+	l, err := s.lister(p, opts)
+	if err != nil {
+		return nil, err
+	}
+	return l.list(ctx)
+}
+
+// All iterates over applications: GET /api/v1/applications/.
+func (s *ApplicationService) All(ctx context.Context, p ApplicationListParams, opts ...CallOption) iter.Seq2[*Application, error] {
+	l, err := s.lister(p, opts)
+	if err != nil {
+		return failed[Application](err)
+	}
+	return l.all(ctx)
+}
+
+func (s *ApplicationService) lister(p ApplicationListParams, opts []CallOption) (lister[Application, *Application], error) {
+	l := lister[Application, *Application]{
+		s: (*service)(s), op: &opApplicationList, path: applicationsPath, paged: byOffset,
+		limit: p.Limit, offset: p.Offset, opts: opts, filters: url.Values{},
+	}
+	if err := setUUIDs(l.op, l.filters, "service_id", p.ServiceIDs); err != nil {
+		return l, err
+	}
+	if err := addTexts(l.op, l.filters, "user_id", p.UserIDs); err != nil {
+		return l, err
+	}
+	if err := addTexts(l.op, l.filters, "affiliation", p.Affiliations); err != nil {
+		return l, err
+	}
+	for _, v := range p.Scopes {
+		l.filters.Add("scope", string(v))
+	}
+	for _, v := range p.Types {
+		l.filters.Add("type", string(v))
+	}
+	if len(p.UserIDs) == 0 {
+		// Applications, unlike credentials, know the caller by this name.
+		l.narrow = func(_ context.Context, cfg callConfig, q url.Values) error {
+			if !cfg.anyHolder {
+				q.Set("user_id", "me")
+			}
+			return nil
+		}
+	}
+	return l, setOrdering(l.op, l.filters, p.Ordering)
+}

@@ -1,0 +1,206 @@
+package keywright
+
+import (
+	"bytes"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+)
+
+// Version is the SDK's version, as sent in User-Agent.
+const Version = "0.1.0"
+
+// Where the providers are, unless the environment, a file or [WithBaseURL]
+// says otherwise.
+const (
+	ricloudBaseURL = "https://ricloud-api.reincubate.com"
+	aceDataBaseURL = "https://platform.acedata.cloud"
+	aceDataAPI     = "/api/v1"
+)
+
+// Ricloud is a client for Reincubate's Cloud Data API. Make one with
+// [NewRicloud]; it is safe for concurrent use and meant to be kept.
+type Ricloud struct {
+	Key           *KeyService           // keys of the organisation
+	StorageConfig *StorageConfigService // where results are stored
+	WebhookConfig *WebhookConfigService // where events are sent
+	Organisation  *OrganisationService  // the organisation behind the token
+	Task          *TaskService          // tasks, config tests among them
+	Event         *EventService         // the event log
+
+	c *client
+}
+
+// AceData is a client for Ace Data Cloud's management API. Make one with
+// [NewAceData]; it is safe for concurrent use and meant to be kept.
+type AceData struct {
+	Credential    *CredentialService    // API keys ("credentials")
+	Application   *ApplicationService   // what credentials belong to
+	PlatformToken *PlatformTokenService // tokens of this API itself
+
+	c *client
+}
+
+// NewRicloud returns a client for ricloud. The token comes from [WithToken] or
+// [WithTokenSource], else from RICLOUD_TOKEN, else from the [api] section of
+// the file that RICLOUD_CONF names, else from ~/.ricloud.ini; the base URL
+// likewise from [WithBaseURL], RICLOUD_URL and the files. It sends nothing.
+//
+// Errors: a [*ParamError] for an option, a [*ConfigError] for a variable or
+// file, [ErrNoToken] when there is no token anywhere.
+func NewRicloud(opts ...Option) (*Ricloud, error) {
+	cfg, err := newConfig(opts)
+	if err != nil {
+		return nil, err
+	}
+	st, err := ricloudSettings(cfg)
+	if err != nil {
+		return nil, err
+	}
+	c, err := newClient("ricloud", "Token ", cfg, st)
+	if err != nil {
+		return nil, err
+	}
+	s := service{c}
+	return &Ricloud{
+		c:             c,
+		Key:           (*KeyService)(&s),
+		StorageConfig: (*StorageConfigService)(&s),
+		WebhookConfig: (*WebhookConfigService)(&s),
+		Organisation:  (*OrganisationService)(&s),
+		Task:          (*TaskService)(&s),
+		Event:         (*EventService)(&s),
+	}, nil
+}
+
+// NewAceData returns a client for Ace Data Cloud. The platform token comes
+// from [WithToken] or [WithTokenSource], else from ACEDATACLOUD_PLATFORM_TOKEN;
+// the base URL from [WithBaseURL], else from PLATFORM_API_BASE_URL. It sends
+// nothing. Errors are those of [NewRicloud].
+func NewAceData(opts ...Option) (*AceData, error) {
+	cfg, err := newConfig(opts)
+	if err != nil {
+		return nil, err
+	}
+	st, err := aceDataSettings(cfg)
+	if err != nil {
+		return nil, err
+	}
+	c, err := newClient("acedata", "Bearer ", cfg, st)
+	if err != nil {
+		return nil, err
+	}
+	s := service{c}
+	return &AceData{
+		c:             c,
+		Credential:    (*CredentialService)(&s),
+		Application:   (*ApplicationService)(&s),
+		PlatformToken: (*PlatformTokenService)(&s),
+	}, nil
+}
+
+// CloseIdleConnections closes the connections that no call is using. A client
+// that is given up needs no more than that.
+func (r *Ricloud) CloseIdleConnections() { r.c.closeIdle() }
+
+// CloseIdleConnections closes the connections that no call is using. A client
+// that is given up needs no more than that.
+func (a *AceData) CloseIdleConnections() { a.c.closeIdle() }
+
+// service is what every resource's service is made of.
+type service struct{ c *client }
+
+// client is what the services of one provider share. It does not change after
+// newClient but for the parts that say so.
+type client struct {
+	provider string
+	scheme   string // of the Authorization header, with its space
+	base     *url.URL
+	loopback bool
+	source   TokenSource
+	defaults callConfig
+	header   http.Header // on every request
+	jsonType []string    // Content-Type, shared by all requests
+	log      *slog.Logger
+	reads    http.RoundTripper
+	writes   http.RoundTripper
+	traced   bool // nothing but our own transport is below
+	idle     transports
+
+	budget budget // changes
+	pool   sync.Pool
+
+	me struct { // changes: the caller's own user_id at Ace Data, once known
+		busy chan struct{} // held while id is used or looked up
+		id   string
+	}
+}
+
+func newConfig(opts []Option) (*config, error) {
+	cfg := &config{call: callConfig{timeout: defaultTimeout, retry: RetryPolicy{}.withDefaults()}}
+	for i, o := range opts {
+		if isNil(o) {
+			return nil, optionError("option "+itoa(i+1), "is nil")
+		}
+		if err := o.applyClient(cfg); err != nil {
+			return nil, err
+		}
+	}
+	return cfg, nil
+}
+
+func newClient(provider, scheme string, cfg *config, st *settings) (*client, error) {
+	if st.retries >= 0 && !cfg.call.retrySet {
+		cfg.call.retry.MaxAttempts = st.retries + 1
+	}
+	cfg.call.await = st.await
+	agent := "keywright-go/" + Version
+	if cfg.userAgent != "" {
+		agent += " " + cfg.userAgent
+	}
+	sends, err := newTransports(cfg.httpClient)
+	if err != nil {
+		return nil, err
+	}
+	if hc := cfg.httpClient; hc != nil && hc.Timeout > 0 {
+		cfg.call.timeout = min(cfg.call.timeout, hc.Timeout)
+	}
+	c := &client{
+		provider: provider,
+		scheme:   scheme,
+		base:     st.baseURL,
+		loopback: isLoopback(st.baseURL.Hostname()),
+		source:   st.source,
+		defaults: cfg.call,
+		header:   http.Header{"Accept": {"application/json"}, "User-Agent": {agent}},
+		jsonType: []string{"application/json"},
+		log:      cfg.logger,
+		traced:   sends.own && len(cfg.middleware) == 0,
+		idle:     sends,
+	}
+	c.me.busy = make(chan struct{}, 1)
+	c.pool.New = func() any { return new(bytes.Buffer) }
+	c.reads = c.layers(sends.reads, cfg.middleware)
+	c.writes = c.layers(sends.writes, cfg.middleware)
+	return c, nil
+}
+
+// layers puts the guard and the middleware around a transport.
+func (c *client) layers(rt http.RoundTripper, middleware []func(http.RoundTripper) http.RoundTripper) http.RoundTripper {
+	rt = &originGuard{next: rt, scheme: c.base.Scheme, host: c.base.Host}
+	for i := len(middleware) - 1; i >= 0; i-- {
+		rt = middleware[i](rt)
+	}
+	return rt
+}
+
+func (c *client) closeIdle() {
+	if c != nil {
+		c.idle.closeIdle()
+	}
+}
+
+// settleTime is how long a request that was given up may still take effect.
+func (cl *call) settleTime() time.Duration { return 2 * (cl.cfg.timeout + cl.cfg.await) }

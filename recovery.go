@@ -1,0 +1,292 @@
+package keywright
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"reflect"
+	"time"
+)
+
+// Recovery is what reading back found out about a call whose outcome was
+// unknown. Errors that match [ErrOutcomeUnknown] offer it through their
+// Recover method:
+//
+//	var lost interface {
+//		Recover(context.Context) (*keywright.Recovery, error)
+//	}
+//	if errors.Is(err, keywright.ErrOutcomeUnknown) && errors.As(err, &lost) {
+//		found, err := lost.Recover(ctx)
+//		…
+//	}
+//
+// Recover only reads. It returns as soon as the provider shows the change, and
+// else keeps looking until the settle time is over (twice the attempt's
+// time-out, 60 seconds by default, from the end of the lost attempt): only
+// then is "not there" a proof. The context may end it sooner; the Recovery
+// then says Ambiguous, and it may be called again.
+type Recovery struct {
+	// Outcome is Applied, NotApplied, or Ambiguous if the provider's state
+	// cannot tell.
+	Outcome Outcome
+	// Candidates are the resources that the call made or changed, as the
+	// provider has them now: one, or for a create several that all fit.
+	Candidates []any
+}
+
+// Resource returns the one candidate, such as a *Key or a *Credential, and nil
+// if there is none or more than one.
+func (r *Recovery) Resource() any {
+	if r == nil || len(r.Candidates) != 1 {
+		return nil
+	}
+	return r.Candidates[0]
+}
+
+// lostCall is what a probe knows of the call it asks about.
+type lostCall struct {
+	token   Secret    // it authenticated with this
+	started time.Time // by our clock
+	done    bool      // the provider said 2xx
+}
+
+// recovery returns the Recover function of an error: it probes until there is
+// a verdict.
+func (cl *call) recovery(probe func(context.Context, lostCall) (*Recovery, error)) func(context.Context) (*Recovery, error) {
+	lost := lostCall{token: cl.token, started: cl.started, done: cl.status >= 200 && cl.status < 300}
+	settled := cl.sent.Add(cl.settleTime())
+	return func(ctx context.Context) (*Recovery, error) {
+		return settle(ctx, settled, func(ctx context.Context) (*Recovery, error) { return probe(ctx, lost) })
+	}
+}
+
+// Waits between two probes of one recovery.
+const (
+	firstProbeWait = 250 * time.Millisecond
+	maxProbeWait   = 10 * time.Second
+)
+
+// settle probes until the change is seen or the settle time is over.
+func settle(ctx context.Context, settled time.Time, probe func(context.Context) (*Recovery, error)) (*Recovery, error) {
+	for wait := firstProbeWait; ; wait = min(2*wait, maxProbeWait) {
+		// Whether time is up must be known before looking: what is not there
+		// when time is up never will be.
+		over := !time.Now().Before(settled)
+		found, err := probe(ctx)
+		switch {
+		case err != nil && (over || !passing(err)):
+			return &Recovery{Outcome: Ambiguous}, err
+		case err == nil && (over || found.Outcome != NotApplied):
+			return found, nil
+		}
+		if err := sleep(ctx, min(wait, max(0, time.Until(settled)))); err != nil {
+			return &Recovery{Outcome: Ambiguous}, err
+		}
+	}
+}
+
+// passing reports whether a read that failed may succeed later.
+func passing(err error) bool {
+	var transport *TransportError
+	return errors.Is(err, ErrServer) || errors.Is(err, ErrRateLimited) ||
+		errors.As(err, &transport) && !permanent(transport.cause) &&
+			!errors.Is(err, context.Canceled)
+}
+
+// probeIssued looks for the outcome of a rotation: it reads the resource and
+// compares its secret with the old one.
+func probeIssued[T any, P resource[T]](retrieve func(context.Context) (P, error), old Secret) func(context.Context, lostCall) (*Recovery, error) {
+	return func(ctx context.Context, lost lostCall) (*Recovery, error) {
+		v, err := retrieve(ctx)
+		if err != nil {
+			return nil, err
+		}
+		now := secretOf(v)
+		found := &Recovery{Candidates: []any{v}}
+		switch {
+		case now.IsZero():
+			found.Outcome = Ambiguous // masked: rotated or not, the secret cannot be read
+			if lost.done {
+				found.Outcome = ResultLost
+			}
+		case now.Equal(old), now.Equal(lost.token):
+			found.Outcome = NotApplied
+		case lost.done, !old.IsZero():
+			found.Outcome = Applied
+		default:
+			// The old token is not known, so nothing can be compared; but what
+			// was read is the token that the provider accepts.
+			found.Outcome = Ambiguous
+		}
+		return found, nil
+	}
+}
+
+// probeUpdated looks for the outcome of an update: it reads the resource and
+// compares what was asked for with what is there.
+func probeUpdated[T any, P resource[T]](retrieve func(context.Context) (P, error), matches func(P) bool) func(context.Context, lostCall) (*Recovery, error) {
+	return func(ctx context.Context, lost lostCall) (*Recovery, error) {
+		v, err := retrieve(ctx)
+		if err != nil {
+			return nil, err
+		}
+		found := &Recovery{Outcome: NotApplied, Candidates: []any{v}}
+		if lost.done || matches(v) {
+			found.Outcome = Applied
+		}
+		return found, nil
+	}
+}
+
+// createdSlack allows for the whole seconds of a Date header.
+const createdSlack = 2 * time.Second
+
+// probeLimit bounds how many resources a probe looks through.
+const probeLimit = 1000
+
+// probeCreated looks for the outcome of a create: it goes through a list,
+// newest first, for resources that fit and are no older than the call. The
+// provider's own clock, from a Date header, says how old that is.
+func probeCreated[T any, P resource[T]](list func(context.Context, *Meta) (*Page[T], error), made func(P) time.Time, fits func(P) bool) func(context.Context, lostCall) (*Recovery, error) {
+	return func(ctx context.Context, lost lostCall) (*Recovery, error) {
+		var meta Meta
+		page, err := list(ctx, &meta)
+		if err != nil {
+			return nil, err
+		}
+		since := lost.started
+		if date, err := http.ParseTime(meta.Header.Get("Date")); err == nil {
+			since = since.Add(date.Sub(time.Now()))
+		}
+		since = since.Add(-createdSlack)
+		found := &Recovery{Outcome: NotApplied}
+		for seen := 0; seen < probeLimit; {
+			for _, v := range page.Items {
+				if p := P(v); !made(p).Before(since) && fits(p) {
+					found.Candidates = append(found.Candidates, v)
+				}
+			}
+			if seen += len(page.Items); !page.HasMore {
+				break
+			}
+			if page, err = page.Next(ctx); err != nil {
+				return nil, err
+			}
+		}
+		switch {
+		case len(found.Candidates) == 1:
+			found.Outcome = Applied
+		case len(found.Candidates) > 1:
+			found.Outcome = Ambiguous // one of them is ours
+		}
+		return found, nil
+	}
+}
+
+// remove carries out a delete. One whose answer was lost is looked into: if the
+// resource is gone that is success, and if it is still there after the settle
+// time the delete is sent again.
+func (s *service) remove(ctx context.Context, r *request, look func(context.Context) error, opts []CallOption) error {
+	if s == nil || s.c == nil {
+		return ErrNotInitialized
+	}
+	cfg, err := s.c.callOptions(ctx, r.op, opts)
+	if err != nil {
+		return err
+	}
+	if cfg.total > 0 { // bounds all of this, not each sending
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, cfg.total)
+		defer cancel()
+		cfg.total = 0
+	}
+	if cfg.meta == nil {
+		cfg.meta = new(Meta)
+	}
+	r.probe = func(ctx context.Context, _ lostCall) (*Recovery, error) {
+		err := look(ctx)
+		if errors.Is(err, ErrNotFound) {
+			return &Recovery{Outcome: Applied}, nil
+		}
+		return &Recovery{Outcome: NotApplied}, err
+	}
+	attempts := cfg.retry.MaxAttempts
+	for first := true; ; first = false {
+		cl, err := s.c.send(ctx, r, cfg)
+		if err == nil {
+			cl.release()
+			return nil
+		}
+		if !first && errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		var lost interface {
+			Recover(context.Context) (*Recovery, error)
+		}
+		if OutcomeOf(err) != Ambiguous || !errors.As(err, &lost) || ctx.Err() != nil {
+			return err
+		}
+		found, unresolved := lost.Recover(ctx)
+		if unresolved != nil {
+			return err
+		}
+		if found.Outcome == Applied {
+			return nil
+		}
+		if attempts -= cfg.meta.Attempts; attempts <= 0 {
+			return err
+		}
+		cfg.retry.MaxAttempts = attempts
+	}
+}
+
+// reflects reports whether a resource, as JSON, has what an update asked for.
+// Members that the provider does not show count as different, unless null was
+// asked for.
+func reflects(params any, shown map[string]any) bool {
+	b, err := json.Marshal(params)
+	if err != nil {
+		return false
+	}
+	var asked map[string]any
+	if json.NewDecoder(bytes.NewReader(b)).Decode(&asked) != nil {
+		return false
+	}
+	b, err = json.Marshal(shown)
+	if err != nil {
+		return false
+	}
+	var have map[string]any
+	if json.Unmarshal(b, &have) != nil {
+		return false
+	}
+	for name, want := range asked {
+		if !sameValue(want, have[name]) {
+			return false
+		}
+	}
+	return true
+}
+
+// sameValue compares two JSON values as a provider would: null is the same as
+// an empty list.
+func sameValue(a, b any) bool {
+	if isEmpty(a) && isEmpty(b) {
+		return true
+	}
+	if x, ok := a.(string); ok {
+		y, _ := b.(string)
+		if t, err := time.Parse(time.RFC3339, x); err == nil {
+			u, err := time.Parse(time.RFC3339, y)
+			return err == nil && t.Truncate(time.Microsecond).Equal(u.Truncate(time.Microsecond))
+		}
+	}
+	return reflect.DeepEqual(a, b)
+}
+
+func isEmpty(v any) bool {
+	list, ok := v.([]any)
+	return v == nil || ok && len(list) == 0
+}
