@@ -2,7 +2,6 @@ package keywright
 
 import (
 	"context"
-	"encoding/json"
 	"iter"
 	"net/url"
 	"time"
@@ -37,39 +36,38 @@ func (s ApplicationScope) Known() bool { return known(s, ApplicationIndividual, 
 // Application is a user's subscription to a service of Ace Data Cloud, or to
 // all of them. Credentials belong to one.
 type Application struct {
-	ID                 ApplicationID              `json:"id"`                    // a UUID
-	ServiceID          string                     `json:"service_id,omitempty"`  // empty for a global one
-	Service            *Service                   `json:"service,omitempty"`     // expanded, if the provider does so
-	UserID             string                     `json:"user_id"`               // owner
-	Type               ApplicationType            `json:"type"`                  // Usage or Period
-	Scope              ApplicationScope           `json:"scope"`                 // Individual or Global
-	Role               string                     `json:"role,omitempty"`        // "owner" or "grantee", if the provider says so
-	RemainingAmount    *float64                   `json:"remaining_amount"`      // in the service's unit; nil: not counted
-	UsedAmount         float64                    `json:"used_amount"`           // in the service's unit
-	Paid               bool                       `json:"paid"`                  // anything was ever paid
-	Disabled           bool                       `json:"disabled"`              // its credentials do not work
-	AllowConsumeGlobal bool                       `json:"allow_consume_global"`  // may draw on the global application
-	ExpiredAt          *time.Time                 `json:"expired_at"`            // UTC; nil: never
-	Credentials        []*Credential              `json:"credentials,omitempty"` // summaries with their secrets, if the provider embeds them
-	Tags               []string                   `json:"tags,omitempty"`        // free labels
-	Metadata           map[string]any             `json:"metadata,omitempty"`    // free JSON
-	CreatedAt          time.Time                  `json:"created_at,omitzero"`   // UTC
-	UpdatedAt          time.Time                  `json:"updated_at,omitzero"`   // UTC
-	Extra              map[string]json.RawMessage `json:"-"`                     // members this version does not know
+	ID                 ApplicationID     `json:"id"`                    // a UUID
+	ServiceID          string            `json:"service_id,omitempty"`  // empty for a global one
+	Service            *Service          `json:"service,omitempty"`     // expanded, if the provider does so
+	UserID             string            `json:"user_id"`               // owner
+	Type               ApplicationType   `json:"type"`                  // Usage or Period
+	Scope              ApplicationScope  `json:"scope"`                 // Individual or Global
+	Role               string            `json:"role,omitempty"`        // "owner" or "grantee", if the provider says so
+	RemainingAmount    *float64          `json:"remaining_amount"`      // in the service's unit; nil: not counted
+	UsedAmount         float64           `json:"used_amount"`           // in the service's unit
+	Paid               bool              `json:"paid"`                  // anything was ever paid
+	Disabled           bool              `json:"disabled"`              // its credentials do not work
+	AllowConsumeGlobal bool              `json:"allow_consume_global"`  // may draw on the global application
+	ExpiredAt          *time.Time        `json:"expired_at"`            // UTC; nil: never
+	Credentials        []*Credential     `json:"credentials,omitempty"` // summaries with their secrets, if the provider embeds them
+	Tags               []string          `json:"tags,omitempty"`        // free labels
+	Metadata           map[string]any    `json:"metadata,omitempty"`    // free JSON
+	CreatedAt          time.Time         `json:"created_at,omitzero"`   // UTC
+	UpdatedAt          time.Time         `json:"updated_at,omitzero"`   // UTC
+	Extra              map[string]Secret `json:"-"`                     // members this version does not know, each as JSON
 }
 
 // Service is a service of Ace Data Cloud, as far as an application shows it.
 type Service struct {
-	ID    string                     `json:"id"`              // a UUID
-	Alias string                     `json:"alias,omitempty"` // short name, "openai"
-	Title string                     `json:"title,omitempty"` // display name
-	Type  string                     `json:"type"`            // "Api", "Proxy", …; Proxy services have Identity credentials
-	Unit  string                     `json:"unit,omitempty"`  // of all amounts, usually "Credit"
-	Extra map[string]json.RawMessage `json:"-"`               // members this version does not know
+	ID    string            `json:"id"`              // a UUID
+	Alias string            `json:"alias,omitempty"` // short name, "openai"
+	Title string            `json:"title,omitempty"` // display name
+	Type  string            `json:"type"`            // "Api", "Proxy", …; Proxy services have Identity credentials
+	Unit  string            `json:"unit,omitempty"`  // of all amounts, usually "Credit"
+	Extra map[string]Secret `json:"-"`               // members this version does not know, each as JSON
 }
 
 func (v *Service) decode(o *wire.Object) {
-	o.Extra = &v.Extra
 	for o.Next() {
 		switch string(o.Key) {
 		case "id":
@@ -84,10 +82,10 @@ func (v *Service) decode(o *wire.Object) {
 			wire.Enum(o, &v.Unit, "Credit")
 		}
 	}
+	v.Extra = unknown(o)
 }
 
 func (a *Application) decode(o *wire.Object) {
-	o.Extra = &a.Extra
 	for o.Next() {
 		switch string(o.Key) {
 		case "id":
@@ -137,6 +135,7 @@ func (a *Application) decode(o *wire.Object) {
 			o.Time(&a.UpdatedAt)
 		}
 	}
+	a.Extra = unknown(o)
 }
 
 func (a *Application) ident() ident { return ident{text: string(a.ID)} }

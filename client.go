@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 )
@@ -156,6 +157,12 @@ func newClient(provider, scheme string, cfg *config, st *settings) (*client, err
 		cfg.call.retry.MaxAttempts = st.retries + 1
 	}
 	cfg.call.await = st.await
+	if s, ok := st.source.(*staticToken); ok && provider == "ricloud" && strings.HasPrefix(s.token.Reveal(), "platform-") {
+		return nil, &ParamError{
+			Op: "client", Field: "token", Err: ErrInvalidToken,
+			Reason: "is an account token of Ace Data Cloud; this client needs the token of a ricloud key",
+		}
+	}
 	agent := "keywright-go/" + Version
 	if cfg.userAgent != "" {
 		agent += " " + cfg.userAgent

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"iter"
 	"math"
+	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -29,33 +30,32 @@ func (t CredentialType) Known() bool { return known(t, CredentialToken, Credenti
 
 // Credential is an API key of Ace Data Cloud.
 type Credential struct {
-	ID              CredentialID               `json:"id"`                           // a UUID; the same after a rotation
-	ApplicationID   ApplicationID              `json:"application_id"`               // owner
-	Application     *Application               `json:"application,omitempty"`        // expanded, if the provider does so
-	UserID          string                     `json:"user_id"`                      // holder
-	CreatorID       string                     `json:"creator_id,omitempty"`         // who made it
-	Name            string                     `json:"name,omitempty"`               // not unique; empty: unnamed
-	Type            CredentialType             `json:"type"`                         // Token or Identity
-	Token           Secret                     `json:"token,omitzero"`               // of a Token credential; absent if the provider withholds it
-	Username        string                     `json:"username,omitempty"`           // of an Identity credential
-	Password        Secret                     `json:"password,omitzero"`            // of an Identity credential; absent if the provider withholds it
-	Masked          bool                       `json:"-"`                            // the provider sent a mask in place of the token or password
-	Host            string                     `json:"host,omitempty"`               // opaque; what it restricts is the provider's affair
-	LimitedAmount   *float64                   `json:"limited_amount"`               // cap in the service's unit; nil: none
-	UsedAmount      float64                    `json:"used_amount"`                  // spent so far in the service's unit; kept by a rotation
-	ExpiredAt       *time.Time                 `json:"expired_at"`                   // UTC; nil: never
-	AllowedAPIIDs   []string                   `json:"allowed_api_ids"`              // empty: every API of the application
-	Granted         bool                       `json:"granted"`                      // issued to another user
-	GrantedToUserID string                     `json:"granted_to_user_id,omitempty"` // that user
-	Tags            []string                   `json:"tags,omitempty"`               // free labels
-	Metadata        map[string]any             `json:"metadata,omitempty"`           // free JSON
-	CreatedAt       time.Time                  `json:"created_at,omitzero"`          // UTC
-	UpdatedAt       time.Time                  `json:"updated_at,omitzero"`          // UTC
-	Extra           map[string]json.RawMessage `json:"-"`                            // members this version does not know
+	ID              CredentialID      `json:"id"`                           // a UUID; the same after a rotation
+	ApplicationID   ApplicationID     `json:"application_id"`               // owner
+	Application     *Application      `json:"application,omitempty"`        // expanded, if the provider does so
+	UserID          string            `json:"user_id"`                      // holder
+	CreatorID       string            `json:"creator_id,omitempty"`         // who made it
+	Name            string            `json:"name,omitempty"`               // not unique; empty: unnamed
+	Type            CredentialType    `json:"type"`                         // Token or Identity
+	Token           Secret            `json:"token,omitzero"`               // of a Token credential; absent if the provider withholds it
+	Username        string            `json:"username,omitempty"`           // of an Identity credential
+	Password        Secret            `json:"password,omitzero"`            // of an Identity credential; absent if the provider withholds it
+	Masked          bool              `json:"-"`                            // the provider sent a mask in place of the token or password
+	Host            string            `json:"host,omitempty"`               // opaque; what it restricts is the provider's affair
+	LimitedAmount   *float64          `json:"limited_amount"`               // cap in the service's unit; nil: none
+	UsedAmount      float64           `json:"used_amount"`                  // spent so far in the service's unit; kept by a rotation
+	ExpiredAt       *time.Time        `json:"expired_at"`                   // UTC; nil: never
+	AllowedAPIIDs   []string          `json:"allowed_api_ids"`              // empty: every API of the application
+	Granted         bool              `json:"granted"`                      // issued to another user
+	GrantedToUserID string            `json:"granted_to_user_id,omitempty"` // that user
+	Tags            []string          `json:"tags,omitempty"`               // free labels
+	Metadata        map[string]any    `json:"metadata,omitempty"`           // free JSON
+	CreatedAt       time.Time         `json:"created_at,omitzero"`          // UTC
+	UpdatedAt       time.Time         `json:"updated_at,omitzero"`          // UTC
+	Extra           map[string]Secret `json:"-"`                            // members this version does not know, each as JSON
 }
 
 func (c *Credential) decode(o *wire.Object) {
-	o.Extra = &c.Extra
 	for o.Next() {
 		switch string(o.Key) {
 		case "id":
@@ -107,6 +107,7 @@ func (c *Credential) decode(o *wire.Object) {
 			o.Time(&c.UpdatedAt)
 		}
 	}
+	c.Extra = unknown(o)
 	if c.ApplicationID == "" && c.Application != nil {
 		c.ApplicationID = c.Application.ID
 	}
@@ -206,7 +207,7 @@ func (s *CredentialService) Create(ctx context.Context, p CredentialCreateParams
 		}
 		return s.List(ctx, q, WithMeta(m))
 	}, func(c *Credential) time.Time { return c.CreatedAt }, func(c *Credential) bool { return c.Name == name })
-	return issue[Credential](ctx, (*service)(s), r, ident{}, nil, opts)
+	return issue[Credential](ctx, (*service)(s), r, ident{}, Secret{}, opts)
 }
 
 func (p *CredentialCreateParams) validate(op *operation) error {
@@ -493,7 +494,7 @@ func (s *CredentialService) rotate(ctx context.Context, id CredentialID, old Sec
 	}
 	r := &request{op: &opCredentialRotate, path: path + "/rotate/"}
 	r.probe = probeIssued(func(ctx context.Context) (*Credential, error) { return s.Retrieve(ctx, id) }, old)
-	c, err := issue[Credential](ctx, (*service)(s), r, ident{text: string(id)}, []Secret{old}, opts)
+	c, err := issue[Credential](ctx, (*service)(s), r, ident{text: string(id)}, old, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -545,6 +546,12 @@ func (s *service) ownUser(ctx context.Context, cfg callConfig, filters url.Value
 		user, err := (*PlatformTokenService)(s).Me(ctx)
 		if err != nil {
 			return err
+		}
+		if uuidProblem(user.ID) != "" { // it goes into URLs
+			return &DecodeError{
+				Provider: s.c.provider, Op: opPlatformTokenMe.name, StatusCode: http.StatusOK,
+				Path: "id", Want: "a UUID", Got: "other text", fate: fate{outcome: Rejected},
+			}
 		}
 		me.id = user.ID
 	}

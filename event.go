@@ -2,7 +2,6 @@ package keywright
 
 import (
 	"context"
-	"encoding/json"
 	"iter"
 	"net/url"
 	"time"
@@ -26,22 +25,21 @@ func (s EventState) Known() bool { return known(s, EventPending, EventDelivered,
 // Event is something that happened, as it is delivered to webhooks and kept in
 // the event log.
 type Event struct {
-	ID            EventID                    `json:"id"`                       // a UUID
-	Type          string                     `json:"type"`                     // the resource's type, "task"
-	Action        string                     `json:"action"`                   // what happened to it, "succeeded"
-	Data          Secret                     `json:"-"`                        // the resource at that moment, as JSON; it may hold a webhook secret
-	State         EventState                 `json:"state"`                    // of the delivery
-	Retries       int                        `json:"retries"`                  // deliveries after the first
-	DateCreated   time.Time                  `json:"date_created,omitzero"`    // UTC
-	DateDelivered *time.Time                 `json:"date_delivered,omitempty"` // UTC; nil: not yet
-	Extra         map[string]json.RawMessage `json:"-"`                        // members this version does not know
+	ID            EventID           `json:"id"`                       // a UUID
+	Type          string            `json:"type"`                     // the resource's type, "task"
+	Action        string            `json:"action"`                   // what happened to it, "succeeded"
+	Data          Secret            `json:"-"`                        // the resource at that moment, as JSON; it may hold a webhook secret
+	State         EventState        `json:"state"`                    // of the delivery
+	Retries       int               `json:"retries"`                  // deliveries after the first
+	DateCreated   time.Time         `json:"date_created,omitzero"`    // UTC
+	DateDelivered *time.Time        `json:"date_delivered,omitempty"` // UTC; nil: not yet
+	Extra         map[string]Secret `json:"-"`                        // members this version does not know, each as JSON
 }
 
 // Slug returns the event's type and action in one word: "task.succeeded".
 func (e *Event) Slug() string { return e.Type + "." + e.Action }
 
 func (e *Event) decode(o *wire.Object) {
-	o.Extra = &e.Extra
 	for o.Next() {
 		switch string(o.Key) {
 		case "id":
@@ -66,6 +64,7 @@ func (e *Event) decode(o *wire.Object) {
 			o.TimePtr(&e.DateDelivered)
 		}
 	}
+	e.Extra = unknown(o)
 }
 
 func (e *Event) ident() ident { return ident{text: string(e.ID)} }

@@ -159,12 +159,13 @@ func isHex(s string) bool {
 	return true
 }
 
-// numberPath appends a number id to a collection's path.
-func numberPath[T numberID](op *operation, collection string, id T) (string, error) {
+// numberPath is the path of a numbered resource of a collection, and of an
+// action on it.
+func numberPath[T numberID](op *operation, collection string, id T, action string) (string, error) {
 	if id < 1 {
 		return "", &ParamError{Op: op.name, Field: "id", Reason: "must be 1 or greater", Err: ErrInvalidID}
 	}
-	return collection + "/" + strconv.FormatInt(int64(id), 10), nil
+	return collection + "/" + strconv.FormatInt(int64(id), 10) + action, nil
 }
 
 // textPath appends a text id to a collection's path. An id that passes needs

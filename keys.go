@@ -2,7 +2,6 @@ package keywright
 
 import (
 	"context"
-	"encoding/json"
 	"iter"
 	"net/url"
 	"strconv"
@@ -41,33 +40,33 @@ func (s KeyState) Known() bool {
 
 // Key is a ricloud API key.
 type Key struct {
-	ID             KeyID                      `json:"id"`               // from 1
-	OrganisationID OrganisationID             `json:"organisation"`     // owner
-	Type           KeyType                    `json:"type"`             // standard or trial
-	Config         *KeyConfig                 `json:"config,omitempty"` // nil from older versions of the API
-	StorageConfig  *StorageConfigID           `json:"storage_config"`   // nil: the organisation's default
-	WebhookConfig  *WebhookConfigID           `json:"webhook_config"`   // nil: the organisation's default
-	Token          Secret                     `json:"token,omitzero"`   // authenticates as this key; absent if the provider withholds it
-	Masked         bool                       `json:"-"`                // the provider sent a mask in place of the token
-	State          KeyState                   `json:"state"`            // only active keys work
-	DateCreated    time.Time                  `json:"date_created"`     // UTC
-	DateExpires    *time.Time                 `json:"date_expires"`     // UTC; nil: never
-	Extra          map[string]json.RawMessage `json:"-"`                // members this version does not know
+	ID             KeyID             `json:"id"`               // from 1
+	OrganisationID OrganisationID    `json:"organisation"`     // owner
+	Type           KeyType           `json:"type"`             // standard or trial
+	Config         *KeyConfig        `json:"config,omitempty"` // nil from older versions of the API
+	StorageConfig  *StorageConfigID  `json:"storage_config"`   // nil: the organisation's default
+	WebhookConfig  *WebhookConfigID  `json:"webhook_config"`   // nil: the organisation's default
+	Token          Secret            `json:"token,omitzero"`   // authenticates as this key; absent if the provider withholds it
+	Masked         bool              `json:"-"`                // the provider sent a mask in place of the token
+	State          KeyState          `json:"state"`            // only active keys work
+	DateCreated    time.Time         `json:"date_created"`     // UTC
+	DateExpires    *time.Time        `json:"date_expires"`     // UTC; nil: never
+	Extra          map[string]Secret `json:"-"`                // members this version does not know, each as JSON
 }
 
 // KeyConfig holds the settings of a key or of an organisation.
 type KeyConfig struct {
-	PublishSourceFiles bool                       `json:"publish_source_files"` // whether source files are published
-	Extra              map[string]json.RawMessage `json:"-"`                    // members this version does not know; not sent
+	PublishSourceFiles bool              `json:"publish_source_files"` // whether source files are published
+	Extra              map[string]Secret `json:"-"`                    // members this version does not know, each as JSON; not sent
 }
 
 func (c *KeyConfig) decode(o *wire.Object) {
-	o.Extra = &c.Extra
 	for o.Next() {
 		if string(o.Key) == "publish_source_files" {
 			o.Bool(&c.PublishSourceFiles)
 		}
 	}
+	c.Extra = unknown(o)
 }
 
 // decodeConfig reads a nested config object, which may be null.
@@ -79,7 +78,6 @@ func decodeConfig(o *wire.Object, dst **KeyConfig) {
 }
 
 func (k *Key) decode(o *wire.Object) {
-	o.Extra = &k.Extra
 	for o.Next() {
 		switch string(o.Key) {
 		case "id":
@@ -106,6 +104,7 @@ func (k *Key) decode(o *wire.Object) {
 			o.TimePtr(&k.DateExpires)
 		}
 	}
+	k.Extra = unknown(o)
 }
 
 func (k *Key) ident() ident { return ident{number: int64(k.ID)} }
@@ -161,13 +160,13 @@ func (s *KeyService) Create(ctx context.Context, p KeyCreateParams, opts ...Call
 	r.probe = probeCreated(func(ctx context.Context, m *Meta) (*Page[Key], error) {
 		return s.List(ctx, KeyListParams{Limit: allLimit}, WithMeta(m))
 	}, func(k *Key) time.Time { return k.DateCreated }, func(k *Key) bool { return k.matches(p.StorageConfig, p.WebhookConfig) })
-	return issue[Key](ctx, (*service)(s), r, ident{}, nil, opts)
+	return issue[Key](ctx, (*service)(s), r, ident{}, Secret{}, opts)
 }
 
 // Retrieve returns a key, with its current token: GET /keys/{id}. It is a
 // read, and retried.
 func (s *KeyService) Retrieve(ctx context.Context, id KeyID, opts ...CallOption) (*Key, error) {
-	path, err := numberPath(&opKeyRetrieve, "/keys", id)
+	path, err := numberPath(&opKeyRetrieve, "/keys", id, "")
 	if err != nil {
 		return nil, err
 	}
@@ -223,7 +222,7 @@ func (s *KeyService) Update(ctx context.Context, key *Key, p KeyUpdateParams, op
 
 // UpdateWithID is [KeyService.Update] for a key known by its id.
 func (s *KeyService) UpdateWithID(ctx context.Context, id KeyID, p KeyUpdateParams, opts ...CallOption) (*Key, error) {
-	path, err := numberPath(&opKeyUpdate, "/keys", id)
+	path, err := numberPath(&opKeyUpdate, "/keys", id, "")
 	if err != nil {
 		return nil, err
 	}
@@ -274,13 +273,13 @@ func (s *KeyService) RotateWithID(ctx context.Context, id KeyID, p KeyRotatePara
 }
 
 func (s *KeyService) rotate(ctx context.Context, id KeyID, old Secret, p KeyRotateParams, opts []CallOption) (*Key, error) {
-	path, err := numberPath(&opKeyRotate, "/keys", id)
+	path, err := numberPath(&opKeyRotate, "/keys", id, "/rotate")
 	if err != nil {
 		return nil, err
 	}
-	r := &request{op: &opKeyRotate, path: path + "/rotate", params: p}
+	r := &request{op: &opKeyRotate, path: path, params: p}
 	r.probe = probeIssued(func(ctx context.Context) (*Key, error) { return s.Retrieve(ctx, id) }, old)
-	key, err := issue[Key](ctx, (*service)(s), r, ident{number: int64(id)}, []Secret{old}, opts)
+	key, err := issue[Key](ctx, (*service)(s), r, ident{number: int64(id)}, old, opts)
 	if err != nil {
 		return nil, err
 	}

@@ -2,7 +2,6 @@ package keywright
 
 import (
 	"context"
-	"encoding/json"
 	"time"
 
 	"github.com/keywright/keywright/internal/wire"
@@ -26,20 +25,20 @@ func (s OrganisationState) Known() bool {
 
 // Organisation is the account behind a key.
 type Organisation struct {
-	ID                   OrganisationID             `json:"id"`                     // from 1
-	Type                 string                     `json:"type,omitempty"`         // "standard" or "super"; empty from older versions of the API
-	Name                 string                     `json:"name"`                   // display name
-	Slug                 string                     `json:"slug"`                   // derived from the name
-	APIVersion           string                     `json:"api_version,omitempty"`  // empty from older versions of the API
-	Config               *KeyConfig                 `json:"config,omitempty"`       // nil from older versions of the API
-	Permissions          *Permissions               `json:"permissions,omitempty"`  // what the organisation may do
-	StorageConfigs       []*StorageConfig           `json:"storage_configs"`        // all of them, or a first page
-	StorageConfigDefault *StorageConfigID           `json:"storage_config_default"` // for keys without their own; nil: none
-	WebhookConfigs       []*WebhookConfig           `json:"webhook_configs"`        // all of them, or a first page
-	WebhookConfigDefault *WebhookConfigID           `json:"webhook_config_default"` // for keys without their own; nil: none
-	State                OrganisationState          `json:"state"`                  // whether it is usable
-	DateCreated          time.Time                  `json:"date_created,omitzero"`  // UTC
-	Extra                map[string]json.RawMessage `json:"-"`                      // members this version does not know
+	ID                   OrganisationID    `json:"id"`                     // from 1
+	Type                 string            `json:"type,omitempty"`         // "standard" or "super"; empty from older versions of the API
+	Name                 string            `json:"name"`                   // display name
+	Slug                 string            `json:"slug"`                   // derived from the name
+	APIVersion           string            `json:"api_version,omitempty"`  // empty from older versions of the API
+	Config               *KeyConfig        `json:"config,omitempty"`       // nil from older versions of the API
+	Permissions          *Permissions      `json:"permissions,omitempty"`  // what the organisation may do
+	StorageConfigs       []*StorageConfig  `json:"storage_configs"`        // all of them, or a first page
+	StorageConfigDefault *StorageConfigID  `json:"storage_config_default"` // for keys without their own; nil: none
+	WebhookConfigs       []*WebhookConfig  `json:"webhook_configs"`        // all of them, or a first page
+	WebhookConfigDefault *WebhookConfigID  `json:"webhook_config_default"` // for keys without their own; nil: none
+	State                OrganisationState `json:"state"`                  // whether it is usable
+	DateCreated          time.Time         `json:"date_created,omitzero"`  // UTC
+	Extra                map[string]Secret `json:"-"`                      // members this version does not know, each as JSON
 }
 
 // Permissions say what an organisation, a key or a user may do.
@@ -47,7 +46,7 @@ type Permissions struct {
 	ID         int64                        `json:"id"`                   // from 1
 	Identifier string                       `json:"identifier,omitempty"` // name of the set
 	Scopes     map[string][]PermissionLimit `json:"scopes"`               // limits by scope, "task_type:*"; none: unlimited
-	Extra      map[string]json.RawMessage   `json:"-"`                    // members this version does not know
+	Extra      map[string]Secret            `json:"-"`                    // members this version does not know, each as JSON
 }
 
 // PermissionLimit bounds the use of a scope.
@@ -58,7 +57,6 @@ type PermissionLimit struct {
 }
 
 func (p *Permissions) decode(o *wire.Object) {
-	o.Extra = &p.Extra
 	for o.Next() {
 		switch string(o.Key) {
 		case "id":
@@ -94,10 +92,10 @@ func (p *Permissions) decode(o *wire.Object) {
 			}
 		}
 	}
+	p.Extra = unknown(o)
 }
 
 func (g *Organisation) decode(o *wire.Object) {
-	o.Extra = &g.Extra
 	for o.Next() {
 		switch string(o.Key) {
 		case "id":
@@ -141,6 +139,7 @@ func (g *Organisation) decode(o *wire.Object) {
 			o.Time(&g.DateCreated)
 		}
 	}
+	g.Extra = unknown(o)
 }
 
 func (g *Organisation) ident() ident { return ident{number: int64(g.ID)} }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"iter"
+	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -208,6 +209,9 @@ func (l *lister[T, P]) decode(cfg callConfig, f *fetched) (*Page[T], error) {
 			next.widen = 1
 		}
 	}
+	if next.after != "" && next.after == f.cl.token.Reveal() {
+		return nil, l.refuse(f.cl, &wire.Error{Path: "id", Want: "an id", Got: "the token"}) // it would go into a URL
+	}
 	p.next = func(ctx context.Context) (*Page[T], error) { return l.after(ctx, cfg, f.at, next) }
 	return p, nil
 }
@@ -240,7 +244,7 @@ func (l *lister[T, P]) after(ctx context.Context, cfg callConfig, from, to posit
 
 func (l *lister[T, P]) looped() error {
 	return &DecodeError{
-		Provider: l.s.c.provider, Op: l.op.name, StatusCode: 200,
+		Provider: l.s.c.provider, Op: l.op.name, StatusCode: http.StatusOK,
 		Want: "a page that goes on", Got: "one that was seen before", Err: ErrPaginationLoop,
 		fate: fate{outcome: Rejected},
 	}

@@ -2,7 +2,6 @@ package keywright
 
 import (
 	"context"
-	"encoding/json"
 	"iter"
 	"net/url"
 	"time"
@@ -13,21 +12,20 @@ import (
 // PlatformToken is an account token of Ace Data Cloud: what this client
 // authenticates with.
 type PlatformToken struct {
-	ID         PlatformTokenID            `json:"id"`                  // a UUID
-	Token      Secret                     `json:"token,omitzero"`      // absent if the provider withholds it
-	Masked     bool                       `json:"-"`                   // the provider sent a mask in place of the token
-	Expiration *time.Time                 `json:"expiration"`          // UTC; nil: never. Seconds since the epoch on the wire
-	UserID     string                     `json:"user_id"`             // owner
-	Tags       []string                   `json:"tags,omitempty"`      // free labels
-	Metadata   map[string]any             `json:"metadata,omitempty"`  // free JSON
-	CreatedAt  time.Time                  `json:"created_at,omitzero"` // UTC
-	UpdatedAt  time.Time                  `json:"updated_at,omitzero"` // UTC
-	UsedAt     *time.Time                 `json:"used_at"`             // UTC, last authenticated use; nil: never
-	Extra      map[string]json.RawMessage `json:"-"`                   // members this version does not know
+	ID         PlatformTokenID   `json:"id"`                  // a UUID
+	Token      Secret            `json:"token,omitzero"`      // absent if the provider withholds it
+	Masked     bool              `json:"-"`                   // the provider sent a mask in place of the token
+	Expiration *time.Time        `json:"expiration"`          // UTC; nil: never. Seconds since the epoch on the wire
+	UserID     string            `json:"user_id"`             // owner
+	Tags       []string          `json:"tags,omitempty"`      // free labels
+	Metadata   map[string]any    `json:"metadata,omitempty"`  // free JSON
+	CreatedAt  time.Time         `json:"created_at,omitzero"` // UTC
+	UpdatedAt  time.Time         `json:"updated_at,omitzero"` // UTC
+	UsedAt     *time.Time        `json:"used_at"`             // UTC, last authenticated use; nil: never
+	Extra      map[string]Secret `json:"-"`                   // members this version does not know, each as JSON
 }
 
 func (t *PlatformToken) decode(o *wire.Object) {
-	o.Extra = &t.Extra
 	for o.Next() {
 		switch string(o.Key) {
 		case "id":
@@ -50,6 +48,7 @@ func (t *PlatformToken) decode(o *wire.Object) {
 			o.TimePtr(&t.UsedAt)
 		}
 	}
+	t.Extra = unknown(o)
 }
 
 func (t *PlatformToken) ident() ident { return ident{text: string(t.ID)} }
@@ -61,17 +60,16 @@ func (t *PlatformToken) UnmarshalJSON(b []byte) error { return unmarshal(b, t) }
 
 // User is the owner of a platform token.
 type User struct {
-	ID          string                     `json:"id"`                    // a UUID, the user_id of everything else
-	Username    string                     `json:"username"`              // login
-	Email       string                     `json:"email,omitempty"`       // address
-	Nickname    string                     `json:"nickname,omitempty"`    // display name
-	Avatar      string                     `json:"avatar,omitempty"`      // URL of a picture
-	Permissions []string                   `json:"permissions,omitempty"` // such as "credentials:write", if the provider says
-	Extra       map[string]json.RawMessage `json:"-"`                     // members this version does not know
+	ID          string            `json:"id"`                    // a UUID, the user_id of everything else
+	Username    string            `json:"username"`              // login
+	Email       string            `json:"email,omitempty"`       // address
+	Nickname    string            `json:"nickname,omitempty"`    // display name
+	Avatar      string            `json:"avatar,omitempty"`      // URL of a picture
+	Permissions []string          `json:"permissions,omitempty"` // such as "credentials:write", if the provider says
+	Extra       map[string]Secret `json:"-"`                     // members this version does not know, each as JSON
 }
 
 func (u *User) decode(o *wire.Object) {
-	o.Extra = &u.Extra
 	for o.Next() {
 		switch string(o.Key) {
 		case "id":
@@ -88,6 +86,7 @@ func (u *User) decode(o *wire.Object) {
 			wire.Strings(o, &u.Permissions)
 		}
 	}
+	u.Extra = unknown(o)
 }
 
 func (u *User) ident() ident { return ident{text: u.ID} }
@@ -147,7 +146,7 @@ func (s *PlatformTokenService) Create(ctx context.Context, p PlatformTokenCreate
 		}
 		return s.List(ctx, q, WithMeta(m))
 	}, func(t *PlatformToken) time.Time { return t.CreatedAt }, func(*PlatformToken) bool { return true })
-	return issue[PlatformToken](ctx, (*service)(s), r, ident{}, nil, opts)
+	return issue[PlatformToken](ctx, (*service)(s), r, ident{}, Secret{}, opts)
 }
 
 // Retrieve returns a platform token: GET /api/v1/platform-tokens/{id}. It is a

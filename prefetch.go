@@ -63,7 +63,7 @@ func (s *aheadPages[T, P]) next(ctx context.Context) (*Page[T], error) {
 	}
 	at := f.at
 	id, more := f.raw.body.Last()
-	ahead := more && id != "" && id != at.after
+	ahead := more && id != "" && id != at.after && id != f.raw.cl.token.Reveal()
 	if ahead {
 		s.flying = s.l.depart(s.ctx, s.cfg, position{after: id, widen: at.widen})
 	}

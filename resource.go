@@ -68,8 +68,8 @@ func change[T any, P resource[T]](ctx context.Context, s *service, r *request, i
 
 // issue is change for an operation that exists to deliver a new secret. It
 // never succeeds without one, and a flaw elsewhere in the answer never costs
-// it: fields of the wrong shape go to Extra. None of old may come back.
-func issue[T any, P resource[T]](ctx context.Context, s *service, r *request, id ident, old []Secret, opts []CallOption) (P, error) {
+// it: fields of the wrong shape go to Extra. The old secret must not come back.
+func issue[T any, P resource[T]](ctx context.Context, s *service, r *request, id ident, old Secret, opts []CallOption) (P, error) {
 	cl, err := s.send(ctx, r, opts)
 	if err != nil {
 		return nil, err
@@ -84,12 +84,10 @@ func issue[T any, P resource[T]](ctx context.Context, s *service, r *request, id
 		return nil, cl.lost(cl.decodeError(fate{}, name, "a new secret", "none"), r)
 	}
 	if !id.isZero() {
-		for _, o := range append(old, cl.token) {
-			if secret.Equal(o) {
-				failed := cl.decodeError(fate{}, name, "a new secret", "the old one")
-				failed.Err = ErrTokenUnchanged
-				return nil, cl.lost(failed, r)
-			}
+		if secret.Equal(old) || secret.Equal(cl.token) {
+			failed := cl.decodeError(fate{}, name, "a new secret", "the old one")
+			failed.Err = ErrTokenUnchanged
+			return nil, cl.lost(failed, r)
 		}
 	}
 	return v, nil
@@ -140,7 +138,20 @@ func secretOf(v any) Secret {
 	return Secret{}
 }
 
-// known is a context-free helper for enumerations.
+// unknown returns the members of an object that its decode does not know. They
+// are Secrets because nobody knows what they hold.
+func unknown(o *wire.Object) map[string]Secret {
+	if len(o.Unknown) == 0 {
+		return nil
+	}
+	extra := make(map[string]Secret, len(o.Unknown))
+	for _, m := range o.Unknown {
+		extra[m.Name] = NewSecret(string(m.JSON))
+	}
+	return extra
+}
+
+// known reports whether v is one of all.
 func known[T comparable](v T, all ...T) bool {
 	for _, k := range all {
 		if v == k {

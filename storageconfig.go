@@ -42,20 +42,19 @@ func (t StorageType) Known() bool { return known(t, StorageGoogle, StorageS3) }
 
 // StorageConfig says where ricloud puts results.
 type StorageConfig struct {
-	ID                StorageConfigID            `json:"id"`                    // from 1
-	OrganisationID    OrganisationID             `json:"organisation"`          // owner
-	Type              StorageType                `json:"type"`                  // derived from URL by the provider
-	URL               string                     `json:"url"`                   // gs://bucket/path or s3://bucket/path
-	Credentials       Secret                     `json:"credentials,omitzero"`  // as JSON; absent if the provider withholds them
-	SignedURLsEnabled bool                       `json:"signed_urls_enabled"`   // whether results get signed URLs
-	SignedURLsExpiry  *time.Duration             `json:"-"`                     // how long a signed URL is good for; whole seconds on the wire
-	State             ConfigState                `json:"state"`                 // whether it passed its test
-	DateCreated       time.Time                  `json:"date_created,omitzero"` // UTC
-	Extra             map[string]json.RawMessage `json:"-"`                     // members this version does not know
+	ID                StorageConfigID   `json:"id"`                    // from 1
+	OrganisationID    OrganisationID    `json:"organisation"`          // owner
+	Type              StorageType       `json:"type"`                  // derived from URL by the provider
+	URL               string            `json:"url"`                   // gs://bucket/path or s3://bucket/path
+	Credentials       Secret            `json:"credentials,omitzero"`  // as JSON; absent if the provider withholds them
+	SignedURLsEnabled bool              `json:"signed_urls_enabled"`   // whether results get signed URLs
+	SignedURLsExpiry  *time.Duration    `json:"-"`                     // how long a signed URL is good for; whole seconds on the wire
+	State             ConfigState       `json:"state"`                 // whether it passed its test
+	DateCreated       time.Time         `json:"date_created,omitzero"` // UTC
+	Extra             map[string]Secret `json:"-"`                     // members this version does not know, each as JSON
 }
 
 func (c *StorageConfig) decode(o *wire.Object) {
-	o.Extra = &c.Extra
 	for o.Next() {
 		switch string(o.Key) {
 		case "id":
@@ -82,6 +81,7 @@ func (c *StorageConfig) decode(o *wire.Object) {
 			o.Time(&c.DateCreated)
 		}
 	}
+	c.Extra = unknown(o)
 }
 
 func (c *StorageConfig) ident() ident { return ident{number: int64(c.ID)} }
@@ -187,7 +187,7 @@ func (s *StorageConfigService) Create(ctx context.Context, p StorageConfigCreate
 // Retrieve returns a storage config: GET /configs/storage/{id}. It is a read,
 // and retried.
 func (s *StorageConfigService) Retrieve(ctx context.Context, id StorageConfigID, opts ...CallOption) (*StorageConfig, error) {
-	path, err := numberPath(&opStorageRetrieve, "/configs/storage", id)
+	path, err := numberPath(&opStorageRetrieve, "/configs/storage", id, "")
 	if err != nil {
 		return nil, err
 	}
@@ -235,7 +235,7 @@ func (s *StorageConfigService) Update(ctx context.Context, config *StorageConfig
 // UpdateWithID is [StorageConfigService.Update] for a config known by its id.
 func (s *StorageConfigService) UpdateWithID(ctx context.Context, id StorageConfigID, p StorageConfigUpdateParams, opts ...CallOption) (*StorageConfig, error) {
 	op := &opStorageUpdate
-	path, err := numberPath(op, "/configs/storage", id)
+	path, err := numberPath(op, "/configs/storage", id, "")
 	if err != nil {
 		return nil, err
 	}
@@ -274,7 +274,7 @@ func (s *StorageConfigService) Delete(ctx context.Context, config *StorageConfig
 
 // DeleteWithID is [StorageConfigService.Delete] for a config known by its id.
 func (s *StorageConfigService) DeleteWithID(ctx context.Context, id StorageConfigID, opts ...CallOption) error {
-	path, err := numberPath(&opStorageDelete, "/configs/storage", id)
+	path, err := numberPath(&opStorageDelete, "/configs/storage", id, "")
 	if err != nil {
 		return err
 	}
@@ -296,9 +296,9 @@ func (s *StorageConfigService) Test(ctx context.Context, config *StorageConfig, 
 
 // TestWithID is [StorageConfigService.Test] for a config known by its id.
 func (s *StorageConfigService) TestWithID(ctx context.Context, id StorageConfigID, opts ...CallOption) (*Task, error) {
-	path, err := numberPath(&opStorageTest, "/configs/storage", id)
+	path, err := numberPath(&opStorageTest, "/configs/storage", id, "/test")
 	if err != nil {
 		return nil, err
 	}
-	return startTest(ctx, (*service)(s), &opStorageTest, path+"/test", "storage_config.test", opts)
+	return startTest(ctx, (*service)(s), &opStorageTest, path, "storage_config.test", opts)
 }

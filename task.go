@@ -2,7 +2,6 @@ package keywright
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"iter"
 	"net/url"
@@ -34,27 +33,26 @@ func (s TaskState) Terminal() bool { return s == TaskSucceeded || s == TaskFaile
 // Task is something that ricloud does on its own time, such as the test of a
 // config.
 type Task struct {
-	ID             TaskID                     `json:"id"`                       // opaque
-	OrganisationID OrganisationID             `json:"organisation"`             // owner
-	KeyID          KeyID                      `json:"key"`                      // the key that asked for it
-	User           *string                    `json:"user,omitempty"`           // id; nil for tests of configs
-	Source         *string                    `json:"source,omitempty"`         // id; nil for tests of configs
-	Session        *string                    `json:"session,omitempty"`        // id; nil for tests of configs
-	Poll           *string                    `json:"poll,omitempty"`           // id; nil for tests of configs
-	SourceType     *string                    `json:"source_type,omitempty"`    // such as "icloud.account"
-	Type           string                     `json:"type"`                     // such as "webhook_config.test"
-	Target         *string                    `json:"target,omitempty"`         // the main argument, such as "messages.sms"
-	State          TaskState                  `json:"state"`                    // how far it is
-	Error          *string                    `json:"error,omitempty"`          // code of what went wrong; nil if nothing did
-	Results        []json.RawMessage          `json:"results,omitempty"`        // as sent; older versions of the API send none
-	DateCreated    time.Time                  `json:"date_created,omitzero"`    // UTC
-	DateStarted    *time.Time                 `json:"date_started,omitempty"`   // UTC; nil: not yet
-	DateCompleted  *time.Time                 `json:"date_completed,omitempty"` // UTC; nil: not yet
-	Extra          map[string]json.RawMessage `json:"-"`                        // members this version does not know
+	ID             TaskID            `json:"id"`                       // opaque
+	OrganisationID OrganisationID    `json:"organisation"`             // owner
+	KeyID          KeyID             `json:"key"`                      // the key that asked for it
+	User           *string           `json:"user,omitempty"`           // id; nil for tests of configs
+	Source         *string           `json:"source,omitempty"`         // id; nil for tests of configs
+	Session        *string           `json:"session,omitempty"`        // id; nil for tests of configs
+	Poll           *string           `json:"poll,omitempty"`           // id; nil for tests of configs
+	SourceType     *string           `json:"source_type,omitempty"`    // such as "icloud.account"
+	Type           string            `json:"type"`                     // such as "webhook_config.test"
+	Target         *string           `json:"target,omitempty"`         // the main argument, such as "messages.sms"
+	State          TaskState         `json:"state"`                    // how far it is
+	Error          *string           `json:"error,omitempty"`          // code of what went wrong; nil if nothing did
+	Results        []Secret          `json:"-"`                        // each as JSON; they may hold signed URLs. Older versions of the API send none
+	DateCreated    time.Time         `json:"date_created,omitzero"`    // UTC
+	DateStarted    *time.Time        `json:"date_started,omitempty"`   // UTC; nil: not yet
+	DateCompleted  *time.Time        `json:"date_completed,omitempty"` // UTC; nil: not yet
+	Extra          map[string]Secret `json:"-"`                        // members this version does not know, each as JSON
 }
 
 func (t *Task) decode(o *wire.Object) {
-	o.Extra = &t.Extra
 	for o.Next() {
 		switch string(o.Key) {
 		case "id":
@@ -84,7 +82,7 @@ func (t *Task) decode(o *wire.Object) {
 		case "error":
 			o.StringPtr(&t.Error)
 		case "results":
-			o.ListRaw(&t.Results)
+			o.ListRaw(func(raw []byte) { t.Results = append(t.Results, NewSecret(string(raw))) })
 		case "date_created":
 			o.Time(&t.DateCreated)
 		case "date_started":
@@ -93,6 +91,7 @@ func (t *Task) decode(o *wire.Object) {
 			o.TimePtr(&t.DateCompleted)
 		}
 	}
+	t.Extra = unknown(o)
 }
 
 func (t *Task) ident() ident { return ident{text: string(t.ID)} }

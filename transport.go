@@ -142,14 +142,18 @@ type evidence struct {
 	asked  atomic.Bool  // the transport honours httptrace
 	got    atomic.Bool  // it had a connection
 	writes atomic.Int32 // times the request was written
+	hooks  httptrace.ClientTrace
 }
 
 func (e *evidence) trace(ctx context.Context) context.Context {
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GetConn:      func(string) { e.asked.Store(true) },
-		GotConn:      func(httptrace.GotConnInfo) { e.got.Store(true) },
-		WroteRequest: func(httptrace.WroteRequestInfo) { e.writes.Add(1) },
-	})
+	if e.hooks.GotConn == nil {
+		e.hooks = httptrace.ClientTrace{
+			GetConn:      func(string) { e.asked.Store(true) },
+			GotConn:      func(httptrace.GotConnInfo) { e.got.Store(true) },
+			WroteRequest: func(httptrace.WroteRequestInfo) { e.writes.Add(1) },
+		}
+	}
+	return httptrace.WithClientTrace(ctx, &e.hooks)
 }
 
 // permanent reports whether an attempt that got no answer would fail the same

@@ -2,7 +2,6 @@ package keywright
 
 import (
 	"context"
-	"encoding/json"
 	"iter"
 	"net/url"
 	"time"
@@ -12,18 +11,17 @@ import (
 
 // WebhookConfig says where ricloud sends events.
 type WebhookConfig struct {
-	ID             WebhookConfigID            `json:"id"`                    // from 1
-	OrganisationID OrganisationID             `json:"organisation"`          // owner
-	URL            string                     `json:"url"`                   // target of the deliveries
-	Secret         Secret                     `json:"secret,omitzero"`       // signs the deliveries; made by the provider
-	Masked         bool                       `json:"-"`                     // the provider sent a mask in place of the secret
-	State          ConfigState                `json:"state"`                 // whether it passed its test
-	DateCreated    time.Time                  `json:"date_created,omitzero"` // UTC
-	Extra          map[string]json.RawMessage `json:"-"`                     // members this version does not know
+	ID             WebhookConfigID   `json:"id"`                    // from 1
+	OrganisationID OrganisationID    `json:"organisation"`          // owner
+	URL            string            `json:"url"`                   // target of the deliveries
+	Secret         Secret            `json:"secret,omitzero"`       // signs the deliveries; made by the provider
+	Masked         bool              `json:"-"`                     // the provider sent a mask in place of the secret
+	State          ConfigState       `json:"state"`                 // whether it passed its test
+	DateCreated    time.Time         `json:"date_created,omitzero"` // UTC
+	Extra          map[string]Secret `json:"-"`                     // members this version does not know, each as JSON
 }
 
 func (c *WebhookConfig) decode(o *wire.Object) {
-	o.Extra = &c.Extra
 	for o.Next() {
 		switch string(o.Key) {
 		case "id":
@@ -42,6 +40,7 @@ func (c *WebhookConfig) decode(o *wire.Object) {
 			o.Time(&c.DateCreated)
 		}
 	}
+	c.Extra = unknown(o)
 }
 
 func (c *WebhookConfig) ident() ident { return ident{number: int64(c.ID)} }
@@ -99,13 +98,13 @@ func (s *WebhookConfigService) Create(ctx context.Context, p WebhookConfigCreate
 	r.probe = probeCreated(func(ctx context.Context, m *Meta) (*Page[WebhookConfig], error) {
 		return s.List(ctx, WebhookConfigListParams{Limit: allLimit}, WithMeta(m))
 	}, func(c *WebhookConfig) time.Time { return c.DateCreated }, func(c *WebhookConfig) bool { return c.URL == p.URL })
-	return issue[WebhookConfig](ctx, (*service)(s), r, ident{}, nil, opts)
+	return issue[WebhookConfig](ctx, (*service)(s), r, ident{}, Secret{}, opts)
 }
 
 // Retrieve returns a webhook config: GET /configs/webhook/{id}. It is a read,
 // and retried.
 func (s *WebhookConfigService) Retrieve(ctx context.Context, id WebhookConfigID, opts ...CallOption) (*WebhookConfig, error) {
-	path, err := numberPath(&opWebhookRetrieve, "/configs/webhook", id)
+	path, err := numberPath(&opWebhookRetrieve, "/configs/webhook", id, "")
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +152,7 @@ func (s *WebhookConfigService) Update(ctx context.Context, config *WebhookConfig
 // UpdateWithID is [WebhookConfigService.Update] for a config known by its id.
 func (s *WebhookConfigService) UpdateWithID(ctx context.Context, id WebhookConfigID, p WebhookConfigUpdateParams, opts ...CallOption) (*WebhookConfig, error) {
 	op := &opWebhookUpdate
-	path, err := numberPath(op, "/configs/webhook", id)
+	path, err := numberPath(op, "/configs/webhook", id, "")
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +182,7 @@ func (s *WebhookConfigService) Delete(ctx context.Context, config *WebhookConfig
 
 // DeleteWithID is [WebhookConfigService.Delete] for a config known by its id.
 func (s *WebhookConfigService) DeleteWithID(ctx context.Context, id WebhookConfigID, opts ...CallOption) error {
-	path, err := numberPath(&opWebhookDelete, "/configs/webhook", id)
+	path, err := numberPath(&opWebhookDelete, "/configs/webhook", id, "")
 	if err != nil {
 		return err
 	}
@@ -206,9 +205,9 @@ func (s *WebhookConfigService) Test(ctx context.Context, config *WebhookConfig, 
 
 // TestWithID is [WebhookConfigService.Test] for a config known by its id.
 func (s *WebhookConfigService) TestWithID(ctx context.Context, id WebhookConfigID, opts ...CallOption) (*Task, error) {
-	path, err := numberPath(&opWebhookTest, "/configs/webhook", id)
+	path, err := numberPath(&opWebhookTest, "/configs/webhook", id, "/test")
 	if err != nil {
 		return nil, err
 	}
-	return startTest(ctx, (*service)(s), &opWebhookTest, path+"/test", "webhook_config.test", opts)
+	return startTest(ctx, (*service)(s), &opWebhookTest, path, "webhook_config.test", opts)
 }

@@ -8,7 +8,7 @@
 //
 // So encoding/json decides whether a body is JSON at all, and an [Object]
 // then walks what is known to be valid, one member at a time, straight from
-// the body's bytes. What no one consumed is kept in the object's Extra.
+// the body's bytes. What no one consumed is kept as the object's Unknown.
 package wire
 
 import (
@@ -56,11 +56,11 @@ type reader struct {
 //		}
 //	}
 //
-// A member that is not consumed before the next call of Next goes to Extra,
-// if that is set. The first error ends every loop over the same body.
+// A member that is not consumed before the next call of Next is added to
+// Unknown. The first error ends every loop over the same body.
 type Object struct {
-	Key   []byte                      // name of the current member, unescaped
-	Extra *map[string]json.RawMessage // where unconsumed members go; nil drops them
+	Key     []byte   // name of the current member, unescaped
+	Unknown []Member // what no one consumed; nulls, which say nothing, left out
 
 	r       *reader
 	up      *Object
@@ -70,13 +70,19 @@ type Object struct {
 	done    bool
 }
 
+// Member is a member of an object as it was sent. JSON aliases the body.
+type Member struct {
+	Name string
+	JSON []byte
+}
+
 // Mode says what a field of the wrong shape does.
 type Mode bool
 
 const (
 	// Strict makes a field of the wrong shape an error.
 	Strict Mode = false
-	// Lenient keeps a field of the wrong shape in Extra and goes on: for
+	// Lenient leaves a field of the wrong shape to Unknown and goes on: for
 	// answers that carry a secret which exists nowhere else.
 	Lenient Mode = true
 )
@@ -145,17 +151,11 @@ func (o *Object) Next() bool {
 // Err returns the first error met anywhere in the body.
 func (o *Object) Err() *Error { return o.r.err }
 
-// keep moves an unconsumed value to Extra. A null says no more than an absent
-// member and is dropped.
+// keep adds an unconsumed value to Unknown.
 func (o *Object) keep() {
-	raw := o.Raw()
-	if o.Extra == nil || string(raw) == "null" {
-		return
+	if raw := o.Raw(); string(raw) != "null" {
+		o.Unknown = append(o.Unknown, Member{string(o.Key), raw})
 	}
-	if *o.Extra == nil {
-		*o.Extra = make(map[string]json.RawMessage)
-	}
-	(*o.Extra)[string(o.Key)] = bytes.Clone(raw)
 }
 
 // Raw consumes the current value and returns its bytes, which alias the body.
@@ -179,7 +179,7 @@ func (o *Object) Null() bool {
 }
 
 // Fail records that the current value is not what is wanted. In lenient mode
-// the value is left for Extra instead.
+// the value is left to Unknown instead.
 func (o *Object) Fail(want, got string) {
 	if o.r.lenient {
 		return
@@ -594,13 +594,6 @@ func elements(raw []byte) [][]byte {
 	return out
 }
 
-// RawCopy reads any value but null as a copy of its JSON.
-func (o *Object) RawCopy(dst *json.RawMessage) {
-	if raw := o.Raw(); string(raw) != "null" {
-		*dst = bytes.Clone(raw)
-	}
-}
-
 // Object enters the current value. It returns nil for null, and after an
 // error for anything that is not an object. The caller reads it to its end.
 func (o *Object) Object() *Object {
@@ -664,7 +657,7 @@ func (r *reader) each(el *Object, item func(*Object)) {
 			return
 		}
 		r.i++
-		el.Key, el.Extra, el.pending, el.done = nil, nil, false, false
+		el.Key, el.Unknown, el.pending, el.done = nil, nil, false, false
 		item(el)
 		for el.Next() { // whatever item left unread
 			el.Skip()
@@ -927,19 +920,19 @@ func loneSurrogate(raw []byte) bool {
 	return false
 }
 
-// ListRaw reads the elements of a list as copies of their JSON, whatever they
-// are. The list has the shapes that [Object.List] knows.
-func (o *Object) ListRaw(dst *[]json.RawMessage) {
+// ListRaw hands each element of a list to item as its JSON, which aliases the
+// body. The list has the shapes that [Object.List] knows.
+func (o *Object) ListRaw(item func([]byte)) {
 	switch o.r.b[o.r.i] {
 	case '[':
 		for _, raw := range elements(o.Raw()) {
-			*dst = append(*dst, bytes.Clone(raw))
+			item(raw)
 		}
 	case '{':
 		inner := o.nested()
 		for inner.Next() {
 			if isItems(inner.Key) && inner.r.b[inner.r.i] == '[' {
-				inner.ListRaw(dst)
+				inner.ListRaw(item)
 			}
 		}
 	default:
