@@ -1,6 +1,7 @@
 package keywright_test
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -617,6 +618,9 @@ func TestBadHeaders(t *testing.T) {
 		var connections atomic.Int64
 		addr := rawListener(t, func(c net.Conn) {
 			connections.Add(1)
+			if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
+				return
+			}
 			_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\n")
 			for i := range 12 << 10 {
 				if _, err := fmt.Fprintf(c, "X-%d: %s\r\n", i, strings.Repeat("a", 1000)); err != nil {

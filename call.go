@@ -187,6 +187,9 @@ func (cl *call) attempt(outer *http.Request) {
 	}
 	defer resp.Body.Close()
 	cl.status, cl.header = resp.StatusCode, resp.Header
+	if w, ok := cl.c.source.(witness); ok && cl.status >= 200 && cl.status < 300 {
+		w.accepted(cl.token)
+	}
 	if cl.op.replay == replayProbed && cl.status >= 200 && cl.status < 300 {
 		return // the status line is all that a delete needs
 	}

@@ -473,7 +473,7 @@ func (s *CredentialService) Rotate(ctx context.Context, credential *Credential, 
 	}
 	if got.ApplicationID == "" { // a sparse answer: no more than the secret
 		merged := *credential
-		merged.Token, merged.Password, merged.Masked = got.Token, got.Password, false
+		merged.Token, merged.Password, merged.Masked, merged.Extra = got.Token, got.Password, false, got.Extra
 		got = &merged
 	}
 	*credential = *got

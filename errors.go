@@ -58,8 +58,11 @@ func OutcomeOf(err error) Outcome {
 		return Applied
 	}
 	var o interface{ Outcome() Outcome }
-	if errors.As(err, &o) {
+	switch {
+	case errors.As(err, &o):
 		return o.Outcome()
+	case errors.Is(err, ErrNotInitialized), errors.Is(err, ErrNoToken), errors.Is(err, ErrNoReadBack):
+		return NotSent
 	}
 	return Ambiguous
 }

@@ -1,8 +1,13 @@
 package keywright_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"io"
 	"net/http"
+	"net/http/httptest"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -75,4 +80,51 @@ type recoverer interface {
 	Recover(context.Context) (*keywright.Recovery, error)
 }
 
-func ptr[T any](v T) *T { return &v }
+// rawServer serves HTTP with handle and returns its address.
+func rawServer(t *testing.T, handle http.HandlerFunc) string {
+	t.Helper()
+	srv := httptest.NewServer(handle)
+	t.Cleanup(srv.Close)
+	return srv.Listener.Addr().String()
+}
+
+// canned is a transport that answers every request with one body, from memory.
+type canned struct {
+	status int
+	body   []byte
+}
+
+func (c *canned) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Body != nil {
+		_, _ = io.Copy(io.Discard, r.Body)
+		_ = r.Body.Close()
+	}
+	return &http.Response{
+		StatusCode: c.status, ProtoMajor: 1, ProtoMinor: 1, Request: r, ContentLength: int64(len(c.body)),
+		Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(bytes.NewReader(c.body)),
+	}, nil
+}
+
+func cannedRicloud(t testing.TB, c *canned) *keywright.Ricloud {
+	return ricloudAt(t, "https://ricloud.example", "some-token-0123456789", keywright.WithHTTPClient(&http.Client{Transport: c}))
+}
+
+// keyPage is a page of n keys as ricloud sends it.
+func keyPage(t testing.TB, n int) []byte {
+	t.Helper()
+	var key map[string]any
+	require.NoError(t, json.Unmarshal(keywrighttest.Fixture("ricloud/key.json"), &key))
+	items := make([]map[string]any, n)
+	for i := range items {
+		item := map[string]any{}
+		for k, v := range key {
+			item[k] = v
+		}
+		item["id"] = n - i
+		item["token"] = "fake-token-key-" + strconv.Itoa(1000000+i) + "-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+		items[i] = item
+	}
+	b, err := json.Marshal(map[string]any{"resource": "list", "data": items, "has_more": false, "total_count": n, "url": "/keys"})
+	require.NoError(t, err)
+	return b
+}

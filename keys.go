@@ -258,7 +258,7 @@ func (s *KeyService) Rotate(ctx context.Context, key *Key, p KeyRotateParams, op
 	}
 	if got.OrganisationID == 0 && got.DateCreated.IsZero() { // a sparse answer: no more than the token
 		merged := *key
-		merged.Token, merged.Masked = got.Token, false
+		merged.Token, merged.Masked, merged.Extra = got.Token, false, got.Extra
 		got = &merged
 	}
 	*key = *got

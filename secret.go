@@ -64,7 +64,7 @@ func (s Secret) IsZero() bool { return s.p == nil }
 // Equal reports whether two secrets hold the same text, in time that depends
 // on their lengths alone.
 func (s Secret) Equal(other Secret) bool {
-	return subtle.ConstantTimeCompare([]byte(s.Reveal()), []byte(other.Reveal())) == 1
+	return s.p == other.p || subtle.ConstantTimeCompare([]byte(s.Reveal()), []byte(other.Reveal())) == 1
 }
 
 // fingerprintKey is drawn on first use and never leaves the process.

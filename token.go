@@ -90,9 +90,9 @@ const (
 // symbolic links as Kubernetes does.
 //
 // On a 401 it reads the file at once. If the file still holds the refused
-// token it answers with the token from before, if there was one (a provider
-// may lag behind the file); else it waits up to two seconds for the file to
-// change (the file may lag behind the provider).
+// token, and that was never accepted, it answers with the token from before (a
+// provider may lag behind the file); if it was, it waits up to two seconds for
+// the file to change (the file may lag behind the provider).
 func FileToken(path string) Reloader { return &fileToken{path: path, sem: make(chan struct{}, 1)} }
 
 type fileToken struct {
@@ -101,13 +101,30 @@ type fileToken struct {
 	sem   chan struct{} // held while the file is read or waited for
 }
 
+// tokenPair is a token and the one before it.
+type tokenPair struct {
+	current  Secret
+	previous Secret // zero until the first change
+	proven   bool   // the provider has accepted current
+	waited   Secret // the token that a reload waited for in vain
+}
+
+// set makes next the current token.
+func (p *tokenPair) set(next Secret) {
+	if !next.Equal(p.current) {
+		p.previous, p.current, p.proven = p.current, next, false
+	}
+}
+
+// witness is a source that wants to know which token was accepted, so that a
+// later 401 is understood as its end and not as the provider's lag.
+type witness interface{ accepted(Secret) }
+
 // fileState is what the last look at the file found.
 type fileState struct {
-	current  Secret
-	previous Secret // the token before, zero until the first change
-	waited   Secret // the token that a reload waited for in vain
-	info     fs.FileInfo
-	looked   time.Time
+	tokenPair
+	info   fs.FileInfo
+	looked time.Time
 }
 
 func (f *fileToken) Token(ctx context.Context) (Secret, error) {
@@ -157,9 +174,7 @@ func (f *fileToken) look() (*fileState, error) {
 		var token Secret
 		if token, err = readTokenFile(f.path); err == nil {
 			next.info = info
-			if !token.Equal(next.current) {
-				next.previous, next.current = next.current, token
-			}
+			next.set(token)
 		}
 	}
 	if next.current.IsZero() {
@@ -202,7 +217,7 @@ func (f *fileToken) Reload(ctx context.Context, rejected Secret) (Secret, error)
 		return Secret{}, ctx.Err()
 	}
 	defer func() { <-f.sem }()
-	return reload(ctx, rejected, func() (current, previous, waited Secret, err error) {
+	return reload(ctx, rejected, func() (tokenPair, error) {
 		if old := f.state.Load(); old != nil {
 			forced := *old
 			forced.info = nil // read it, whatever its times say
@@ -210,9 +225,9 @@ func (f *fileToken) Reload(ctx context.Context, rejected Secret) (Secret, error)
 		}
 		st, err := f.look()
 		if err != nil {
-			return Secret{}, Secret{}, Secret{}, err
+			return tokenPair{}, err
 		}
-		return st.current, st.previous, st.waited, nil
+		return st.tokenPair, nil
 	}, func() {
 		st := *f.state.Load()
 		st.waited = rejected
@@ -220,24 +235,32 @@ func (f *fileToken) Reload(ctx context.Context, rejected Secret) (Secret, error)
 	})
 }
 
-// reload is the policy of a source that holds a current and a previous token:
-// the current one if it differs from the rejected, else the previous one, else
-// whatever becomes current within reloadWait. A token that was waited for in
-// vain is not waited for again.
-func reload(ctx context.Context, rejected Secret,
-	look func() (current, previous, waited Secret, err error), inVain func(),
-) (Secret, error) {
+func (f *fileToken) accepted(token Secret) {
+	old := f.state.Load()
+	if old == nil || old.proven || !token.Equal(old.current) {
+		return
+	}
+	next := *old
+	next.proven = true
+	f.state.CompareAndSwap(old, &next) // if it fails, the next success tells again
+}
+
+// reload is the policy of a source that holds a token and the one before it:
+// the current one if it differs from the rejected; the one before, while the
+// current one has never been accepted; else whatever becomes current within
+// reloadWait. A token that was waited for in vain is not waited for again.
+func reload(ctx context.Context, rejected Secret, look func() (tokenPair, error), inVain func()) (Secret, error) {
 	deadline := time.Now().Add(reloadWait)
 	for {
-		current, previous, waited, err := look()
+		p, err := look()
 		switch {
 		case err != nil:
 			return Secret{}, err
-		case !current.Equal(rejected):
-			return current, nil
-		case !previous.IsZero():
-			return previous, nil
-		case waited.Equal(rejected):
+		case !p.current.Equal(rejected):
+			return p.current, nil
+		case !p.proven && !p.previous.IsZero():
+			return p.previous, nil
+		case p.waited.Equal(rejected):
 			return rejected, nil
 		case !time.Now().Before(deadline):
 			inVain()
@@ -266,26 +289,24 @@ func sleep(ctx context.Context, d time.Duration) error {
 // the token before survive the overlap, and a 401 on one of the two is
 // answered with the other. Its zero value holds no token.
 type RotatingToken struct {
-	mu       sync.Mutex
-	current  Secret
-	previous Secret
-	waited   Secret // the token that a reload waited for in vain
-	err      error  // what is wrong with the current token, found once
+	mu   sync.Mutex
+	pair tokenPair
+	err  error // what is wrong with the current token, found once
 }
 
 // NewRotatingToken returns a source that starts with first.
 func NewRotatingToken(first Secret) *RotatingToken {
-	return &RotatingToken{current: first, err: checkToken(first)}
+	return &RotatingToken{pair: tokenPair{current: first}, err: checkToken(first)}
 }
 
 // Token returns the current token.
 func (r *RotatingToken) Token(context.Context) (Secret, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.current.IsZero() {
+	if r.pair.current.IsZero() {
 		return Secret{}, ErrNoToken
 	}
-	return r.current, r.err
+	return r.pair.current, r.err
 }
 
 // Swap makes next the current token, and returns the one it replaces, which
@@ -293,25 +314,32 @@ func (r *RotatingToken) Token(context.Context) (Secret, error) {
 func (r *RotatingToken) Swap(next Secret) (previous Secret) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if next.Equal(r.current) {
-		return r.previous
-	}
-	r.previous, r.current, r.err = r.current, next, checkToken(next)
-	return r.previous
+	r.pair.set(next)
+	r.err = checkToken(next)
+	return r.pair.previous
 }
 
-// Reload implements [Reloader]. While there is nothing but the rejected token
-// it waits up to two seconds for a [RotatingToken.Swap].
+// Reload implements [Reloader]. On a token that was never accepted it answers
+// with the one before it; else it waits up to two seconds for a
+// [RotatingToken.Swap].
 func (r *RotatingToken) Reload(ctx context.Context, rejected Secret) (Secret, error) {
-	return reload(ctx, rejected, func() (current, previous, waited Secret, err error) {
+	return reload(ctx, rejected, func() (tokenPair, error) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		return r.current, r.previous, r.waited, nil
+		return r.pair, nil
 	}, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.waited = rejected
+		r.pair.waited = rejected
 	})
+}
+
+func (r *RotatingToken) accepted(token Secret) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.pair.proven && token.Equal(r.pair.current) {
+		r.pair.proven = true
+	}
 }
 
 // tokenProblem names what keeps s from being a token that can be sent; it is
