@@ -64,16 +64,20 @@ func NewRicloud(opts ...Option) (*Ricloud, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := service{c}
+	return ricloudOf(c), nil
+}
+
+func ricloudOf(c *client) *Ricloud {
+	s := &service{c}
 	return &Ricloud{
 		c:             c,
-		Key:           (*KeyService)(&s),
-		StorageConfig: (*StorageConfigService)(&s),
-		WebhookConfig: (*WebhookConfigService)(&s),
-		Organisation:  (*OrganisationService)(&s),
-		Task:          (*TaskService)(&s),
-		Event:         (*EventService)(&s),
-	}, nil
+		Key:           (*KeyService)(s),
+		StorageConfig: (*StorageConfigService)(s),
+		WebhookConfig: (*WebhookConfigService)(s),
+		Organisation:  (*OrganisationService)(s),
+		Task:          (*TaskService)(s),
+		Event:         (*EventService)(s),
+	}
 }
 
 // NewAceData returns a client for Ace Data Cloud. The platform token comes
@@ -93,18 +97,42 @@ func NewAceData(opts ...Option) (*AceData, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := service{c}
+	return aceDataOf(c), nil
+}
+
+func aceDataOf(c *client) *AceData {
+	s := &service{c}
 	return &AceData{
 		c:             c,
-		Credential:    (*CredentialService)(&s),
-		Application:   (*ApplicationService)(&s),
-		PlatformToken: (*PlatformTokenService)(&s),
-	}, nil
+		Credential:    (*CredentialService)(s),
+		Application:   (*ApplicationService)(s),
+		PlatformToken: (*PlatformTokenService)(s),
+	}
+}
+
+// WithTokenSource returns a client that is like r but for where its token comes
+// from, and shares r's connections.
+func (r *Ricloud) WithTokenSource(s TokenSource) (*Ricloud, error) {
+	c, err := r.c.withTokenSource(s)
+	if err != nil {
+		return nil, err
+	}
+	return ricloudOf(c), nil
 }
 
 // CloseIdleConnections closes the connections that no call is using. A client
 // that is given up needs no more than that.
 func (r *Ricloud) CloseIdleConnections() { r.c.closeIdle() }
+
+// WithTokenSource returns a client that is like a but for where its token comes
+// from, and shares a's connections.
+func (a *AceData) WithTokenSource(s TokenSource) (*AceData, error) {
+	c, err := a.c.withTokenSource(s)
+	if err != nil {
+		return nil, err
+	}
+	return aceDataOf(c), nil
+}
 
 // CloseIdleConnections closes the connections that no call is using. A client
 // that is given up needs no more than that.
@@ -130,13 +158,52 @@ type client struct {
 	traced   bool // nothing but our own transport is below
 	idle     transports
 
-	budget budget // changes
-	pool   sync.Pool
+	*shared              // changes
+	me      *currentUser // changes
+}
 
-	me struct { // changes: the caller's own user_id at Ace Data, once known
-		busy chan struct{} // held while id is used or looked up
-		id   string
+// shared is what clients of one origin have in common.
+type shared struct {
+	budget budget
+	pool   sync.Pool // of *bytes.Buffer
+}
+
+// currentUser is the caller's own user_id at Ace Data, once it is known.
+type currentUser struct {
+	busy chan struct{} // held while id is used or looked up
+	id   string
+}
+
+func newCurrentUser() *currentUser { return &currentUser{busy: make(chan struct{}, 1)} }
+
+// withTokenSource returns a copy of c that takes its tokens elsewhere.
+func (c *client) withTokenSource(s TokenSource) (*client, error) {
+	if c == nil {
+		return nil, ErrNotInitialized
 	}
+	if isNil(s) {
+		return nil, optionError("token source", "must not be nil")
+	}
+	derived := *c
+	derived.source, derived.me = s, newCurrentUser()
+	return &derived, derived.checkSource()
+}
+
+// checkSource refuses a token that is evidently for somebody else.
+func (c *client) checkSource() error {
+	s, ok := c.source.(*staticToken)
+	switch {
+	case !ok:
+		return nil
+	case s.err != nil:
+		return s.err
+	case c.provider == "ricloud" && strings.HasPrefix(s.token.Reveal(), "platform-"):
+		return &ParamError{
+			Op: "client", Field: "token", Err: ErrInvalidToken,
+			Reason: "is an account token of Ace Data Cloud; this client needs the token of a ricloud key",
+		}
+	}
+	return nil
 }
 
 func newConfig(opts []Option) (*config, error) {
@@ -157,12 +224,6 @@ func newClient(provider, scheme string, cfg *config, st *settings) (*client, err
 		cfg.call.retry.MaxAttempts = st.retries + 1
 	}
 	cfg.call.await = st.await
-	if s, ok := st.source.(*staticToken); ok && provider == "ricloud" && strings.HasPrefix(s.token.Reveal(), "platform-") {
-		return nil, &ParamError{
-			Op: "client", Field: "token", Err: ErrInvalidToken,
-			Reason: "is an account token of Ace Data Cloud; this client needs the token of a ricloud key",
-		}
-	}
 	agent := "keywright-go/" + Version
 	if cfg.userAgent != "" {
 		agent += " " + cfg.userAgent
@@ -186,8 +247,12 @@ func newClient(provider, scheme string, cfg *config, st *settings) (*client, err
 		log:      cfg.logger,
 		traced:   sends.own && len(cfg.middleware) == 0,
 		idle:     sends,
+		shared:   new(shared),
+		me:       newCurrentUser(),
 	}
-	c.me.busy = make(chan struct{}, 1)
+	if err := c.checkSource(); err != nil {
+		return nil, err
+	}
 	c.pool.New = func() any { return new(bytes.Buffer) }
 	c.reads = c.layers(sends.reads, cfg.middleware)
 	c.writes = c.layers(sends.writes, cfg.middleware)

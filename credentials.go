@@ -532,7 +532,7 @@ func (s *service) ownUser(ctx context.Context, cfg callConfig, filters url.Value
 	if cfg.anyHolder {
 		return nil
 	}
-	me := &s.c.me
+	me := s.c.me
 	select {
 	case me.busy <- struct{}{}:
 	case <-ctx.Done():
