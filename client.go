@@ -150,8 +150,10 @@ type client struct {
 	loopback bool
 	source   TokenSource
 	defaults callConfig
-	header   http.Header // on every request
-	jsonType []string    // Content-Type, shared by all requests
+	header   http.Header    // on every request
+	noHeader http.Header    // empty
+	over     *http.Response // what every attempt shows to the loop around it
+	jsonType []string       // Content-Type, shared by all requests
 	log      *slog.Logger
 	reads    http.RoundTripper
 	writes   http.RoundTripper
@@ -243,6 +245,8 @@ func newClient(provider, scheme string, cfg *config, st *settings) (*client, err
 		source:   st.source,
 		defaults: cfg.call,
 		header:   http.Header{"Accept": {"application/json"}, "User-Agent": {agent}},
+		noHeader: http.Header{},
+		over:     &http.Response{StatusCode: http.StatusOK, Body: http.NoBody},
 		jsonType: []string{"application/json"},
 		log:      cfg.logger,
 		traced:   sends.own && len(cfg.middleware) == 0,

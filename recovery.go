@@ -56,7 +56,7 @@ type lostCall struct {
 // a verdict.
 func (cl *call) recovery(probe func(context.Context, lostCall) (*Recovery, error)) func(context.Context) (*Recovery, error) {
 	lost := lostCall{token: cl.token, started: cl.started, done: cl.status >= 200 && cl.status < 300}
-	settled := cl.sent.Add(cl.settleTime())
+	settled := time.Now().Add(cl.settleTime()) // the attempt is just over
 	return func(ctx context.Context) (*Recovery, error) {
 		return settle(ctx, settled, func(ctx context.Context) (*Recovery, error) { return probe(ctx, lost) })
 	}
@@ -158,7 +158,7 @@ func probeCreated[T any, P resource[T]](list func(context.Context, *Meta) (*Page
 		}
 		since := lost.started
 		if date, err := http.ParseTime(meta.Header.Get("Date")); err == nil {
-			since = since.Add(date.Sub(time.Now()))
+			since = since.Add(time.Until(date))
 		}
 		since = since.Add(-createdSlack)
 		found := &Recovery{Outcome: NotApplied}

@@ -197,19 +197,18 @@ func retryAfter(h http.Header, now time.Time) (time.Duration, bool) {
 // loop and its waiting.
 func (cl *call) run(ctx context.Context, req *http.Request) {
 	cl.http.Transport = cl // one attempt; see call.RoundTrip
-	cl.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	cl.loop.HTTPClient = &cl.http
-	cl.loop.RetryMax = cl.policy.MaxAttempts + 1 // judge stops earlier
+	cl.loop.RetryMax = cl.cfg.retry.MaxAttempts + 1 // judge stops earlier
 	cl.loop.CheckRetry = func(ctx context.Context, _ *http.Response, _ error) (bool, error) {
 		cl.again = cl.judge(ctx)
 		return cl.again, nil
 	}
 	cl.loop.Backoff = func(_, _ time.Duration, _ int, _ *http.Response) time.Duration { return cl.wait }
 	cl.loop.ErrorHandler = retryablehttp.PassthroughErrorHandler
-	// The verdict is in cl: the loop's own errors show URLs.
-	resp, err := cl.loop.Do(&retryablehttp.Request{Request: req})
-	if err == nil {
-		resp.Body.Close() // http.NoBody; the attempt has read the real one
+	// The verdict is in cl. The loop's own errors show URLs, and its response is
+	// a placeholder: no http.Client above an attempt ever sees a redirect.
+	if resp, err := cl.loop.Do(&retryablehttp.Request{Request: req}); err == nil {
+		resp.Body.Close()
 	}
 }
 
@@ -242,13 +241,12 @@ func (cl *call) judge(ctx context.Context) bool {
 		return false
 	}
 	n := cl.attempts - cl.reloads
-	if n >= cl.policy.MaxAttempts {
+	if n >= cl.cfg.retry.MaxAttempts {
 		return false
 	}
-	wait := cl.policy.delay(n, throttled)
+	wait := cl.cfg.retry.delay(n, throttled)
 	if hint, ok := retryAfter(cl.header, time.Now()); ok {
-		cl.hint = hint
-		if hint > cl.policy.MaxHint {
+		if hint > cl.cfg.retry.MaxHint {
 			return false
 		}
 		wait = max(wait, hint)

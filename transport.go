@@ -145,6 +145,27 @@ type evidence struct {
 	hooks  httptrace.ClientTrace
 }
 
+// reset forgets what an attempt before showed.
+func (e *evidence) reset() {
+	if e != nil {
+		e.asked.Store(false)
+		e.got.Store(false)
+	}
+}
+
+// unsent reports whether no byte can have left. traced says that the transport
+// is known to honour httptrace.
+func (e *evidence) unsent(traced bool) bool {
+	return e != nil && !e.got.Load() && (traced || e.asked.Load())
+}
+
+func (e *evidence) written() int {
+	if e == nil {
+		return 0
+	}
+	return int(e.writes.Load())
+}
+
 func (e *evidence) trace(ctx context.Context) context.Context {
 	if e.hooks.GotConn == nil {
 		e.hooks = httptrace.ClientTrace{

@@ -360,3 +360,41 @@ func TestFixturesDecode(t *testing.T) {
 	assert.True(t, masked.Masked)
 	assert.True(t, masked.Token.IsZero(), "a mask is no token")
 }
+
+// FuzzResources feeds bodies to every type, as a read and as a create: nothing
+// panics, a secret that is not usable is never a success, and what a read
+// returns can be read again.
+func FuzzResources(f *testing.F) {
+	for _, name := range []string{"ricloud/key.json", "ricloud/key_list.json", "ricloud/organisation_active.json", "ricloud/event_list.json", "acedata/credential_token_full.json", "acedata/applications_list_200.json", "acedata/platform_tokens_list_200.json"} {
+		f.Add(keywrighttest.Fixture(name))
+	}
+	f.Add([]byte(`{"id":{"id":"1"},"token":"\ud800"}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		transport := &canned{200, body}
+		rc := cannedRicloud(t, transport)
+		ad := aceDataAt(t, "https://acedata.example", "some-token-0123456789", keywright.WithHTTPClient(&http.Client{Transport: transport}))
+		ctx := t.Context()
+		for op, call := range wireCalls(t, rc, ad) {
+			if strings.HasSuffix(op, ".delete") {
+				continue
+			}
+			v, err := call(ctx)
+			if err != nil {
+				if strings.ContainsAny(err.Error(), "\n\x00") {
+					t.Fatalf("%s: not one clean line: %q", op, err)
+				}
+				continue
+			}
+			switch v := v.(type) {
+			case *keywright.Key:
+				if (op == "key.create" || op == "key.rotate") && v.Token.IsZero() {
+					t.Fatalf("%s succeeded without a token", op)
+				}
+			case *keywright.Credential:
+				if (op == "credential.create" || op == "credential.rotate") && v.Token.IsZero() && v.Password.IsZero() {
+					t.Fatalf("%s succeeded without a secret", op)
+				}
+			}
+		}
+	})
+}

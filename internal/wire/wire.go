@@ -64,9 +64,8 @@ type Object struct {
 
 	r       *reader
 	up      *Object
-	name    string // name of the member of up that holds this object
-	index   int    // position in a list, -1 outside of one
-	pending bool   // the current member's value has not been read
+	index   int  // position in a list, -1 outside of one
+	pending bool // the current member's value has not been read
 	done    bool
 }
 
@@ -92,13 +91,18 @@ func Open(b []byte, mode Mode) (*Object, *Error) {
 	if err := check(b); err != nil {
 		return nil, err
 	}
-	r := &reader{b: b, lenient: bool(mode)}
+	root := &struct { // one allocation for both
+		r reader
+		o Object
+	}{r: reader{b: b, lenient: bool(mode)}}
+	r := &root.r
 	r.space()
 	if kind := r.kind(); kind != "an object" {
 		return nil, &Error{Want: "an object", Got: kind}
 	}
 	r.i++
-	return &Object{r: r, index: -1}, nil
+	root.o = Object{r: r, index: -1}
+	return &root.o, nil
 }
 
 func check(b []byte) *Error {
@@ -206,8 +210,6 @@ func (o *Object) path() string {
 func (o *Object) writePath(b *strings.Builder) {
 	if o.up != nil {
 		o.up.writePath(b)
-	} else if o.name != "" {
-		b.WriteString(o.name)
 	}
 	if o.index >= 0 {
 		b.WriteByte('[')
@@ -726,7 +728,7 @@ func (p Page) Each(item func(*Object)) (Envelope, *Error) {
 	switch r.b[r.i] {
 	case '[':
 		r.i++
-		r.each(&Object{r: r, name: "items"}, item)
+		r.each(&Object{r: r}, item)
 		return env, r.err
 	case '{':
 		r.i++

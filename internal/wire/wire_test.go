@@ -274,7 +274,7 @@ func TestPage(t *testing.T) {
 		"number":      {raw: `1`, err: "want a list, got a number"},
 		"bad item":    {raw: `{"data":[{"id":1},7]}`, err: "data[1]: want an object, got a number"},
 		"bad field":   {raw: `{"data":[{"id":1},{"id":[]}]}`, err: "data[1].id: want a number, a string or an object, got an array"},
-		"bad in bare": {raw: `[{"id":[]}]`, err: "items[0].id: want a number, a string or an object, got an array"},
+		"bad in bare": {raw: `[{"id":[]}]`, err: "[0].id: want a number, a string or an object, got an array"},
 		"not JSON":    {raw: `<`, err: "want JSON, got markup"},
 	} {
 		t.Run(name, func(t *testing.T) {
