@@ -33,38 +33,81 @@ const (
 // Known reports whether this version knows the scope.
 func (s ApplicationScope) Known() bool { return known(s, ApplicationIndividual, ApplicationGlobal) }
 
+// ApplicationRole is what the caller is to an application. Unknown values are
+// kept.
+type ApplicationRole string
+
+// Roles.
+const (
+	RoleOwner   ApplicationRole = "owner"   // owns it
+	RoleGrantee ApplicationRole = "grantee" // was given credentials of it
+)
+
+// Known reports whether this version knows the role.
+func (r ApplicationRole) Known() bool { return known(r, RoleOwner, RoleGrantee) }
+
+// Affiliation narrows a list to what the caller owns or was granted.
+type Affiliation string
+
+// Affiliations.
+const (
+	AffiliationOwner   Affiliation = "owner"
+	AffiliationGranted Affiliation = "granted"
+)
+
+// ServiceType is the kind of a service. Unknown values are kept.
+type ServiceType string
+
+// Kinds of services.
+const (
+	ServiceAPI          ServiceType = "Api"          // Token credentials
+	ServiceProxy        ServiceType = "Proxy"        // one Identity credential
+	ServiceAgent        ServiceType = "Agent"        // Token credentials
+	ServiceDataset      ServiceType = "Dataset"      // data
+	ServiceIntegration  ServiceType = "Integration"  // a third party's
+	ServiceIntroduction ServiceType = "Introduction" // a page
+)
+
+// Known reports whether this version knows the type.
+func (t ServiceType) Known() bool {
+	return known(t, ServiceAPI, ServiceProxy, ServiceAgent, ServiceDataset, ServiceIntegration, ServiceIntroduction)
+}
+
 // Application is a user's subscription to a service of Ace Data Cloud, or to
 // all of them. Credentials belong to one.
 type Application struct {
-	ID                 ApplicationID     `json:"id"`                    // a UUID
-	ServiceID          string            `json:"service_id,omitempty"`  // empty for a global one
-	Service            *Service          `json:"service,omitempty"`     // expanded, if the provider does so
-	UserID             string            `json:"user_id"`               // owner
-	Type               ApplicationType   `json:"type"`                  // Usage or Period
-	Scope              ApplicationScope  `json:"scope"`                 // Individual or Global
-	Role               string            `json:"role,omitempty"`        // "owner" or "grantee", if the provider says so
-	RemainingAmount    *float64          `json:"remaining_amount"`      // in the service's unit; nil: not counted
-	UsedAmount         float64           `json:"used_amount"`           // in the service's unit
-	Paid               bool              `json:"paid"`                  // anything was ever paid
-	Disabled           bool              `json:"disabled"`              // its credentials do not work
-	AllowConsumeGlobal bool              `json:"allow_consume_global"`  // may draw on the global application
-	ExpiredAt          *time.Time        `json:"expired_at"`            // UTC; nil: never
-	Credentials        []*Credential     `json:"credentials,omitempty"` // summaries with their secrets, if the provider embeds them
-	Tags               []string          `json:"tags,omitempty"`        // free labels
-	Metadata           map[string]any    `json:"metadata,omitempty"`    // free JSON
-	CreatedAt          time.Time         `json:"created_at,omitzero"`   // UTC
-	UpdatedAt          time.Time         `json:"updated_at,omitzero"`   // UTC
-	Extra              map[string]Secret `json:"-"`                     // members this version does not know, each as JSON
+	ID                 ApplicationID     `json:"id"`                           // a UUID
+	ServiceID          string            `json:"service_id,omitempty"`         // empty for a global one
+	Service            *Service          `json:"service,omitempty"`            // expanded, if the provider does so
+	UserID             string            `json:"user_id"`                      // owner
+	Type               ApplicationType   `json:"type"`                         // Usage or Period
+	Scope              ApplicationScope  `json:"scope"`                        // Individual or Global
+	Role               ApplicationRole   `json:"role,omitempty"`               // owner or grantee, if the provider says so
+	RemainingAmount    *float64          `json:"remaining_amount"`             // in the service's unit; nil: not counted
+	UsedAmount         float64           `json:"used_amount"`                  // in the service's unit
+	Paid               bool              `json:"paid"`                         // anything was ever paid
+	Disabled           bool              `json:"disabled"`                     // its credentials do not work
+	AllowConsumeGlobal bool              `json:"allow_consume_global"`         // may draw on the global application
+	ExpiredAt          *time.Time        `json:"expired_at"`                   // UTC; nil: never
+	Credentials        []*Credential     `json:"credentials,omitempty"`        // summaries with their secrets, if the provider embeds them
+	ClientIP           string            `json:"client_ip,omitempty"`          // where it was made from
+	ClientFingerprint  string            `json:"client_fingerprint,omitempty"` // what it was made with
+	Tags               []string          `json:"tags,omitempty"`               // free labels
+	Metadata           map[string]any    `json:"metadata,omitempty"`           // free JSON
+	CreatedAt          time.Time         `json:"created_at,omitzero"`          // UTC
+	UpdatedAt          time.Time         `json:"updated_at,omitzero"`          // UTC
+	Extra              map[string]Secret `json:"-"`                            // members this version does not know, each as JSON
 }
 
 // Service is a service of Ace Data Cloud, as far as an application shows it.
 type Service struct {
-	ID    string            `json:"id"`              // a UUID
-	Alias string            `json:"alias,omitempty"` // short name, "openai"
-	Title string            `json:"title,omitempty"` // display name
-	Type  string            `json:"type"`            // "Api", "Proxy", …; Proxy services have Identity credentials
-	Unit  string            `json:"unit,omitempty"`  // of all amounts, usually "Credit"
-	Extra map[string]Secret `json:"-"`               // members this version does not know, each as JSON
+	ID      string            `json:"id"`                 // a UUID
+	Alias   string            `json:"alias,omitempty"`    // short name, "openai"
+	Title   string            `json:"title,omitempty"`    // display name
+	Type    ServiceType       `json:"type"`               // Proxy services have Identity credentials
+	IconURL string            `json:"icon_url,omitempty"` // picture
+	Unit    string            `json:"unit,omitempty"`     // of all amounts, usually "Credit"
+	Extra   map[string]Secret `json:"-"`                  // members this version does not know, each as JSON
 }
 
 func (v *Service) decode(o *wire.Object) {
@@ -77,7 +120,9 @@ func (v *Service) decode(o *wire.Object) {
 		case "title":
 			o.String(&v.Title)
 		case "type":
-			wire.Enum(o, &v.Type, "Api", "Proxy", "Agent", "Dataset", "Integration", "Introduction")
+			wire.Enum(o, &v.Type, ServiceAPI, ServiceProxy, ServiceAgent, ServiceDataset, ServiceIntegration, ServiceIntroduction)
+		case "icon_url":
+			o.String(&v.IconURL)
 		case "unit":
 			wire.Enum(o, &v.Unit, "Credit")
 		}
@@ -106,7 +151,7 @@ func (a *Application) decode(o *wire.Object) {
 		case "scope":
 			wire.Enum(o, &a.Scope, ApplicationIndividual, ApplicationGlobal)
 		case "role":
-			wire.Enum(o, &a.Role, "owner", "grantee")
+			wire.Enum(o, &a.Role, RoleOwner, RoleGrantee)
 		case "remaining_amount":
 			o.FloatPtr(&a.RemainingAmount)
 		case "used_amount":
@@ -125,6 +170,10 @@ func (a *Application) decode(o *wire.Object) {
 				c.decode(item)
 				a.Credentials = append(a.Credentials, c)
 			})
+		case "client_ip":
+			o.String(&a.ClientIP)
+		case "client_fingerprint":
+			o.String(&a.ClientFingerprint)
 		case "tags":
 			wire.Strings(o, &a.Tags)
 		case "metadata":
@@ -155,7 +204,7 @@ type ApplicationCreateParams struct {
 // UserIDs it is the caller's own applications.
 type ApplicationListParams struct {
 	UserIDs      []string           // owners, or holders of grants
-	Affiliations []string           // "owner", "granted"; none: owner
+	Affiliations []Affiliation      // none: owner
 	ServiceIDs   []string           // UUIDs
 	Scopes       []ApplicationScope // only these scopes
 	Types        []ApplicationType  // only these types
@@ -236,8 +285,11 @@ func (s *ApplicationService) lister(p ApplicationListParams, opts []CallOption) 
 	if err := addTexts(l.op, l.filters, "user_id", p.UserIDs); err != nil {
 		return l, err
 	}
-	if err := addTexts(l.op, l.filters, "affiliation", p.Affiliations); err != nil {
-		return l, err
+	for i, v := range p.Affiliations {
+		if v == "" {
+			return l, &ParamError{Op: l.op.name, Field: "affiliation[" + itoa(i) + "]", Reason: "must not be empty"}
+		}
+		l.filters.Add("affiliation", string(v))
 	}
 	for _, v := range p.Scopes {
 		l.filters.Add("scope", string(v))

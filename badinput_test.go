@@ -313,6 +313,16 @@ func TestBadParams(t *testing.T) {
 		require.ErrorAs(t, create(change), &param)
 		assert.Equal(t, field, param.Field)
 	}
+	for field, change := range map[string]func(*keywright.CredentialCreateParams){
+		"allowed_api_ids": func(p *keywright.CredentialCreateParams) { p.AllowedAPIIDs = keywright.Set([]string(nil)) },
+		"tags":            func(p *keywright.CredentialCreateParams) { p.Tags = keywright.Set([]string(nil)) },
+		"metadata":        func(p *keywright.CredentialCreateParams) { p.Metadata = keywright.Set(map[string]any(nil)) },
+	} {
+		var param *keywright.ParamError
+		require.ErrorAs(t, create(change), &param, "nil would be sent as null")
+		assert.Equal(t, field, param.Field)
+	}
+	require.ErrorAs(t, list(keywright.CredentialListParams{UserIDs: []string{"me"}}), new(*keywright.ParamError))
 	more := map[string]func() error{
 		"await": func() error { _, err := rc.Key.Current(ctx, keywright.WithAwait(time.Second)); return err },
 		"await ": func() error {
@@ -405,7 +415,7 @@ func TestBadParams(t *testing.T) {
 			return err
 		},
 		"affiliation[0]": func() error {
-			_, err := ad.Application.List(ctx, keywright.ApplicationListParams{Affiliations: []string{""}})
+			_, err := ad.Application.List(ctx, keywright.ApplicationListParams{Affiliations: []keywright.Affiliation{""}})
 			return err
 		},
 		"expired_at": func() error {

@@ -111,17 +111,15 @@ func (c *client) send(ctx context.Context, r *request, cfg callConfig) (*call, e
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}
 	cl.run(ctx, req.WithContext(ctx))
-	cl.report(ctx)
 	if cl.succeeded() {
-		if cl.spent > 0 {
-			c.budget.give(cl.spent)
-		} else {
-			c.budget.give(1)
-		}
+		cl.report(ctx, nil)
+		c.budget.give(max(1, cl.spent))
 		return cl, nil
 	}
 	defer cl.release()
-	return nil, cl.failure(ctx, r)
+	err := cl.failure(ctx, r)
+	cl.report(ctx, err)
+	return nil, err
 }
 
 // succeeded reports whether there is a 2xx answer with a whole body. A delete
@@ -417,12 +415,17 @@ func (cl *call) decodeError(f fate, path, want, got string) *DecodeError {
 }
 
 // report fills the caller's Meta and logs a call that gave up.
-func (cl *call) report(ctx context.Context) {
+func (cl *call) report(ctx context.Context, err error) {
 	writes := cl.proof.written()
+	id := cl.red.id(cl.header.Get("X-Request-Id"))
+	var api *APIError
+	if errors.As(err, &api) {
+		id = api.RequestID // Ace Data sends it in the body
+	}
 	if m := cl.cfg.meta; m != nil {
 		*m = Meta{
 			StatusCode: cl.status, Header: cl.red.header(cl.header), Attempts: cl.attempts,
-			RequestID: cl.red.id(cl.header.Get("X-Request-Id")), Writes: writes, Duration: time.Since(cl.started),
+			RequestID: id, Writes: writes, Duration: time.Since(cl.started),
 		}
 	}
 	if cl.c.log == nil {
@@ -432,11 +435,11 @@ func (cl *call) report(ctx context.Context) {
 		cl.c.log.LogAttrs(ctx, slog.LevelError, "request was written more often than it was attempted; this is a bug",
 			slog.String("provider", cl.c.provider), slog.String("op", cl.op.name), slog.Int("attempts", cl.attempts))
 	}
-	if !cl.succeeded() && cl.c.log.Enabled(ctx, slog.LevelWarn) {
+	if err != nil && cl.c.log.Enabled(ctx, slog.LevelWarn) {
 		cl.c.log.LogAttrs(ctx, slog.LevelWarn, "call failed",
 			slog.String("provider", cl.c.provider), slog.String("op", cl.op.name), slog.Int("status", cl.status),
 			slog.Int("attempts", cl.attempts), slog.Duration("duration", time.Since(cl.started)),
-			slog.String("outcome", cl.outcome().String()), slog.String("request_id", cl.red.id(cl.header.Get("X-Request-Id"))))
+			slog.String("outcome", cl.outcome().String()), slog.String("request_id", id))
 	}
 }
 

@@ -56,6 +56,12 @@ func (e *environment) lookup(variable, key string) (setting, bool, error) {
 	return s, ok && s.value != "", nil
 }
 
+// has reports whether a variable settles something, if only by an error.
+func (e *environment) has(variable string) bool {
+	_, ok := os.LookupEnv(variable)
+	return ok && !e.off
+}
+
 // readFiles reads the config file that was named, or else the user's own
 // overlaid with the one that RICLOUD_CONF names.
 func (e *environment) readFiles(explicit string) error {
@@ -107,7 +113,7 @@ func ricloudSettings(cfg *config) (*settings, error) {
 	if !env.off {
 		env.places = append(env.places, envRicloudToken)
 	}
-	if cfg.source == nil || cfg.baseURL == "" || cfg.configFile != "" {
+	if cfg.configFile != "" || cfg.source == nil && !env.has(envRicloudToken) || cfg.baseURL == "" && !env.has(envRicloudURL) {
 		if err := env.readFiles(cfg.configFile); err != nil {
 			return nil, err
 		}

@@ -77,6 +77,8 @@ func TestPrecedence(t *testing.T) {
 	t.Setenv("RICLOUD_URL", "https://env.example/base/")
 	check("https://env.example/base", "env-token-0123456789")
 	check("https://option.example", "option-token-0123456789", keywright.WithToken("option-token-0123456789"), keywright.WithBaseURL("https://OPTION.example/"))
+	require.NoError(t, os.WriteFile(conf, []byte("[api]\nbroken"), 0o600))
+	check("https://env.example/base", "env-token-0123456789") // files are not looked at when nothing is open
 	check("https://env.example/base", "env-token-0123456789", keywright.WithConfigFile(ini))
 	check("https://ini.example", "ini-token-0123456789", keywright.WithConfigFile(ini), keywright.WithoutEnvironment())
 	check("https://ricloud-api.reincubate.com", "option-token-0123456789", keywright.WithToken("option-token-0123456789"), keywright.WithoutEnvironment())

@@ -82,7 +82,7 @@ func (c *Credential) decode(o *wire.Object) {
 		case "username":
 			o.String(&c.Username)
 		case "password":
-			readMaskable(o, &c.Password, &c.Masked, isPrintable)
+			readMaskable(o, &c.Password, &c.Masked, "**", isPrintable)
 		case "host":
 			o.String(&c.Host)
 		case "limited_amount":
@@ -141,7 +141,7 @@ type CredentialCreateParams struct {
 	ExpiredAt     Opt[time.Time]      `json:"expired_at,omitzero"`      // omitted: never
 	Host          Opt[string]         `json:"host,omitzero"`            // opaque, at most 255 characters
 	Name          Opt[string]         `json:"name,omitzero"`            // at most 255 characters; not unique
-	AllowedAPIIDs Opt[[]string]       `json:"allowed_api_ids,omitzero"` // UUIDs; omitted or empty: every API
+	AllowedAPIIDs Opt[[]string]       `json:"allowed_api_ids,omitzero"` // UUIDs; omitted: every API
 	ForUserID     Opt[string]         `json:"for_user_id,omitzero"`     // issue it to this user
 	Tags          Opt[[]string]       `json:"tags,omitzero"`            // free labels
 	Metadata      Opt[map[string]any] `json:"metadata,omitzero"`        // free JSON, at most 32 deep
@@ -167,7 +167,9 @@ const (
 
 // CredentialListParams are the filters and the page of a list. Unless UserIDs
 // or ApplicationIDs narrow it, the list is narrowed to the caller's own
-// credentials: the provider fails a whole page for one row of another user.
+// credentials: the provider fails a whole page for one row of another user. How
+// Granted goes together with that is not documented; a grant's holder is the
+// other user, so name the ApplicationIDs to find grants.
 type CredentialListParams struct {
 	UserIDs        []string        // holders
 	ApplicationIDs []ApplicationID // owners
@@ -228,12 +230,15 @@ func (p *CredentialCreateParams) validate(op *operation) error {
 		{"name", p.Name.IsNull()},
 		{"allowed_api_ids", p.AllowedAPIIDs.IsNull()},
 		{"for_user_id", p.ForUserID.IsNull()},
-		{"tags", p.Tags.IsNull()},
-		{"metadata", p.Metadata.IsNull()},
+		{"tags", p.Tags.IsNull() || p.Tags.state == optSet && p.Tags.value == nil},
+		{"metadata", p.Metadata.IsNull() || p.Metadata.state == optSet && p.Metadata.value == nil},
 	} {
 		if field.null {
 			return &ParamError{Op: op.name, Field: field.name, Reason: "must not be null in a create; omit it"}
 		}
+	}
+	if ids, ok := p.AllowedAPIIDs.Get(); ok && len(ids) == 0 {
+		return &ParamError{Op: op.name, Field: "allowed_api_ids", Reason: "must not be empty: that allows every API; omit it to mean that"}
 	}
 	if err := checkCredential(op, p.Name, p.LimitedAmount, p.ExpiredAt, p.AllowedAPIIDs); err != nil {
 		return err
@@ -442,12 +447,10 @@ func (s *CredentialService) UpdateWithID(ctx context.Context, id CredentialID, p
 	r := &request{op: op, path: path, params: p}
 	r.probe = probeUpdated(
 		func(ctx context.Context) (*Credential, error) { return s.Retrieve(ctx, id) },
-		func(c *Credential) bool {
-			shown := map[string]any{"limited_amount": c.LimitedAmount, "expired_at": c.ExpiredAt, "allowed_api_ids": c.AllowedAPIIDs}
-			if c.Name != "" {
-				shown["name"] = c.Name
-			}
-			return reflects(p, shown)
+		func(c *Credential) Outcome {
+			return reflects(p, map[string]any{
+				"name": c.Name, "limited_amount": c.LimitedAmount, "expired_at": c.ExpiredAt, "allowed_api_ids": c.AllowedAPIIDs,
+			})
 		})
 	return change[Credential](ctx, (*service)(s), r, ident{text: string(id)}, opts)
 }
@@ -563,8 +566,11 @@ func (s *service) ownUser(ctx context.Context, cfg callConfig, filters url.Value
 // filter at all.
 func addTexts(op *operation, q url.Values, name string, values []string) error {
 	for i, v := range values {
-		if v == "" {
+		switch {
+		case v == "":
 			return &ParamError{Op: op.name, Field: name + "[" + itoa(i) + "]", Reason: "must not be empty"}
+		case v == "me" && name == "user_id" && op != &opApplicationList:
+			return &ParamError{Op: op.name, Field: name + "[" + itoa(i) + "]", Reason: `this list does not know "me"; leave user ids out to mean that`}
 		}
 		q.Add(name, v)
 	}

@@ -158,6 +158,22 @@ func ExampleStorageConfigService_Create() {
 	// s3 storage_config.test succeeded
 }
 
+func ExampleWebhookConfigService_Create() {
+	ctx, fake, rc := exampleRicloud()
+	defer fake.Close()
+	defer rc.CloseIdleConnections()
+
+	hook, err := rc.WebhookConfig.Create(ctx, keywright.WebhookConfigCreateParams{URL: "https://hooks.example.com/ricloud"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(hook.ID, hook.State, hook.Secret) // hook.Secret.Reveal() verifies deliveries
+	fmt.Println(rc.WebhookConfig.Delete(ctx, hook))
+	// Output:
+	// 1 new [REDACTED]
+	// <nil>
+}
+
 func ExampleTaskService_Wait() {
 	ctx, fake, rc := exampleRicloud(keywrighttest.WithTestDelay(10 * time.Millisecond))
 	defer fake.Close()
@@ -207,9 +223,9 @@ func ExampleEventService_List() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(page.Items[0].Slug(), page.Items[0].State)
+	fmt.Println(page.Items[0].Slug())
 	// Output:
-	// task.succeeded delivered
+	// task.succeeded
 }
 
 func ExampleCredentialService_Create() {

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/keywright/keywright/internal/wire"
@@ -63,7 +64,7 @@ type KeyConfig struct {
 func (c *KeyConfig) decode(o *wire.Object) {
 	for o.Next() {
 		if string(o.Key) == "publish_source_files" {
-			o.Bool(&c.PublishSourceFiles)
+			o.Loose().Bool(&c.PublishSourceFiles) // its type is not documented
 		}
 	}
 	c.Extra = unknown(o)
@@ -71,7 +72,7 @@ func (c *KeyConfig) decode(o *wire.Object) {
 
 // decodeConfig reads a nested config object, which may be null.
 func decodeConfig(o *wire.Object, dst **KeyConfig) {
-	if inner := o.Object(); inner != nil {
+	if inner := o.Loose().Object(); inner != nil {
 		*dst = new(KeyConfig)
 		(*dst).decode(inner)
 	}
@@ -235,8 +236,12 @@ func (s *KeyService) UpdateWithID(ctx context.Context, id KeyID, p KeyUpdatePara
 	r := &request{op: &opKeyUpdate, path: path, params: p}
 	r.probe = probeUpdated(
 		func(ctx context.Context) (*Key, error) { return s.Retrieve(ctx, id) },
-		func(k *Key) bool {
-			return reflects(p, map[string]any{"storage_config": k.StorageConfig, "webhook_config": k.WebhookConfig, "config": k.Config})
+		func(k *Key) Outcome {
+			shown := map[string]any{"storage_config": k.StorageConfig, "webhook_config": k.WebhookConfig}
+			if k.Config != nil {
+				shown["config"] = k.Config
+			}
+			return reflects(p, shown)
 		})
 	return change[Key](ctx, (*service)(s), r, ident{number: int64(id)}, opts)
 }
@@ -314,15 +319,16 @@ func checkConfigs(op *operation, storage Opt[StorageConfigID], webhook Opt[Webho
 
 // readToken reads a token that the provider may withhold behind a mask.
 func readToken(o *wire.Object, dst *Secret, masked *bool) {
-	readMaskable(o, dst, masked, isHeaderSafe)
+	readMaskable(o, dst, masked, "*", isHeaderSafe)
 }
 
 // readMaskable reads a secret; a mask leaves it absent and sets masked, since
-// a mask stored in place of a secret would destroy it.
-func readMaskable(o *wire.Object, dst *Secret, masked *bool, problem func(string) string) {
+// a mask stored in place of a secret would destroy it. stars is how many stars
+// in a row give a mask away: no token has any, a password might.
+func readMaskable(o *wire.Object, dst *Secret, masked *bool, stars string, problem func(string) string) {
 	hidden := false
 	readSecret(o, dst, func(s string) string {
-		if isMask(s) {
+		if isMask(s) || strings.Contains(s, stars) || strings.ContainsAny(s, "…•") {
 			hidden = true
 			return ""
 		}

@@ -278,6 +278,91 @@ func TestRecoverUpdates(t *testing.T) {
 	}
 }
 
+// Where the provider does not show what was asked for, nobody can tell.
+func TestRecoverUpdatesThatAreNotShown(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	fake := keywrighttest.StartRicloud(t, keywrighttest.WithOlderShapes(), keywrighttest.WithMaskedTokens())
+	rc := ricloud(t, fake, brief())
+	s3 := keywright.AWSCredentials{AccessKeyID: "AKIA0", SecretAccessKey: keywright.NewSecret("some-secret")}
+	storage, err := rc.StorageConfig.Create(ctx, keywright.StorageConfigCreateParams{URL: "s3://bucket", Credentials: s3})
+	require.NoError(t, err)
+	for name, call := range map[string]func() error{
+		"credentials": func() error {
+			return second(rc.StorageConfig.UpdateWithID(ctx, storage.ID, keywright.StorageConfigUpdateParams{Credentials: s3}))
+		},
+		"signed URLs": func() error {
+			return second(rc.StorageConfig.UpdateWithID(ctx, storage.ID, keywright.StorageConfigUpdateParams{SignedURLsEnabled: keywright.Set(true)}))
+		},
+		"config of a key": func() error {
+			return second(rc.Key.UpdateWithID(ctx, 1, keywright.KeyUpdateParams{Config: keywright.Set(keywright.KeyConfig{PublishSourceFiles: true})}))
+		},
+		"config of the organisation": func() error {
+			return second(rc.Organisation.Update(ctx, keywright.OrganisationUpdateParams{Config: keywright.Set(keywright.KeyConfig{})}))
+		},
+	} {
+		for _, op := range []string{"storage_config.update", "key.update", "organisation.update"} {
+			fake.Inject(keywrighttest.Fault{Op: op, When: keywrighttest.AfterApply, Do: keywrighttest.Drop})
+		}
+		err := call()
+		fake.ClearFaults()
+		var lost recoverer
+		require.ErrorAs(t, err, &lost, name)
+		found, err := lost.Recover(ctx)
+		require.NoError(t, err)
+		assert.Equal(t, keywright.Ambiguous.String(), found.Outcome.String(), name)
+	}
+	ace := keywrighttest.StartAceData(t)
+	ad := aceData(t, ace, brief())
+	c, err := ad.Credential.Create(ctx, keywright.CredentialCreateParams{ApplicationID: keywright.ApplicationID(ace.ApplicationID()), Name: keywright.Set("x")})
+	require.NoError(t, err)
+	ace.Inject(keywrighttest.Fault{Op: "credential.update", When: keywrighttest.AfterApply, Do: keywrighttest.Drop})
+	var lost recoverer
+	require.ErrorAs(t, ad.Credential.Update(ctx, c, keywright.CredentialUpdateParams{Name: keywright.Set("")}), &lost)
+	found, err := lost.Recover(ctx)
+	require.NoError(t, err)
+	assert.Equal(t, keywright.Applied, found.Outcome, "an empty name is no name")
+}
+
+// Members whose shape nobody documents never cost a read.
+func TestUndocumentedShapesAreTolerated(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		v    json.Unmarshaler
+		body string
+	}{
+		"api_version":      {&keywright.Organisation{}, `{"id":1,"api_version":3}`},
+		"config value":     {&keywright.Key{}, `{"id":1,"config":{"publish_source_files":"all"}}`},
+		"config list":      {&keywright.Key{}, `{"id":1,"config":[]}`},
+		"permissions id":   {&keywright.Organisation{}, `{"id":1,"permissions":7}`},
+		"configs by id":    {&keywright.Organisation{}, `{"id":1,"storage_configs":[4,"5"],"webhook_configs":{"data":[6]}}`},
+		"error object":     {&keywright.Task{}, `{"id":"t","error":{"code":"x"}}`},
+		"application id":   {&keywright.Credential{}, `{"id":"c","application":"a"}`},
+		"service id":       {&keywright.Application{}, `{"id":"a","service":"s"}`},
+		"metadata as text": {&keywright.Credential{}, `{"id":"c","metadata":"x"}`},
+	} {
+		require.NoError(t, tc.v.UnmarshalJSON([]byte(tc.body)), name)
+		if org, ok := tc.v.(*keywright.Organisation); ok && name == "configs by id" {
+			assert.Equal(t, keywright.StorageConfigID(5), org.StorageConfigs[1].ID)
+			assert.Equal(t, keywright.WebhookConfigID(6), org.WebhookConfigs[0].ID)
+		}
+	}
+}
+
+func TestMasksAreNoSecrets(t *testing.T) {
+	t.Parallel()
+	for _, mask := range []string{"3f2a***9c1d", "3f**", "abcd…(64 chars)", "••••", "********", "[REDACTED]", "abcdef...", "a*c"} {
+		body, err := json.Marshal(map[string]any{"id": 1, "token": mask})
+		require.NoError(t, err)
+		rc := cannedRicloud(t, &canned{200, body})
+		_, err = rc.Key.RotateWithID(t.Context(), 1, keywright.KeyRotateParams{})
+		assert.Equal(t, keywright.ResultLost, keywright.OutcomeOf(err), mask)
+		key, err := rc.Key.Retrieve(t.Context(), 1)
+		require.NoError(t, err)
+		assert.True(t, key.Masked && key.Token.IsZero(), mask)
+	}
+}
+
 func TestRecoverRotations(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -439,7 +524,7 @@ func TestCredentialService(t *testing.T) {
 
 	application, err := ad.Application.Retrieve(ctx, app)
 	require.NoError(t, err)
-	assert.Equal(t, "Api", application.Service.Type)
+	assert.Equal(t, keywright.ServiceAPI, application.Service.Type)
 	service := fake.ServiceID()
 	_, err = ad.Application.Create(ctx, keywright.ApplicationCreateParams{ServiceID: service})
 	require.NoError(t, err)

@@ -310,7 +310,7 @@ func WithAnyHolder() CallOption {
 type Meta struct {
 	StatusCode int           // HTTP status of the last answer; 0 without one
 	Header     http.Header   // its harmless headers, tokens removed
-	RequestID  string        // X-Request-Id of the answer
+	RequestID  string        // X-Request-Id, or the trace_id of an error
 	Attempts   int           // attempts made
 	Writes     int           // requests written to a connection, counted for calls that change something
 	Duration   time.Duration // of the whole call, waits included

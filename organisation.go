@@ -23,18 +23,30 @@ func (s OrganisationState) Known() bool {
 	return known(s, OrganisationUnconfigured, OrganisationActive, OrganisationDeactivated, OrganisationBlocked)
 }
 
+// OrganisationType is the type of an organisation. Unknown values are kept.
+type OrganisationType string
+
+// Types of organisations.
+const (
+	OrganisationStandard OrganisationType = "standard" // a customer's
+	OrganisationSuper    OrganisationType = "super"    // the provider's own
+)
+
+// Known reports whether this version knows the type.
+func (t OrganisationType) Known() bool { return known(t, OrganisationStandard, OrganisationSuper) }
+
 // Organisation is the account behind a key.
 type Organisation struct {
 	ID                   OrganisationID    `json:"id"`                     // from 1
-	Type                 string            `json:"type,omitempty"`         // "standard" or "super"; empty from older versions of the API
+	Type                 OrganisationType  `json:"type,omitempty"`         // standard or super; empty from older versions of the API
 	Name                 string            `json:"name"`                   // display name
 	Slug                 string            `json:"slug"`                   // derived from the name
 	APIVersion           string            `json:"api_version,omitempty"`  // empty from older versions of the API
 	Config               *KeyConfig        `json:"config,omitempty"`       // nil from older versions of the API
 	Permissions          *Permissions      `json:"permissions,omitempty"`  // what the organisation may do
-	StorageConfigs       []*StorageConfig  `json:"storage_configs"`        // all of them, or a first page
+	StorageConfigs       []*StorageConfig  `json:"storage_configs"`        // as far as the provider lists them here; see [StorageConfigService.All]
 	StorageConfigDefault *StorageConfigID  `json:"storage_config_default"` // for keys without their own; nil: none
-	WebhookConfigs       []*WebhookConfig  `json:"webhook_configs"`        // all of them, or a first page
+	WebhookConfigs       []*WebhookConfig  `json:"webhook_configs"`        // as far as the provider lists them here; see [WebhookConfigService.All]
 	WebhookConfigDefault *WebhookConfigID  `json:"webhook_config_default"` // for keys without their own; nil: none
 	State                OrganisationState `json:"state"`                  // whether it is usable
 	DateCreated          time.Time         `json:"date_created,omitzero"`  // UTC
@@ -43,10 +55,12 @@ type Organisation struct {
 
 // Permissions say what an organisation, a key or a user may do.
 type Permissions struct {
-	ID         int64                        `json:"id"`                   // from 1
-	Identifier string                       `json:"identifier,omitempty"` // name of the set
-	Scopes     map[string][]PermissionLimit `json:"scopes"`               // limits by scope, "task_type:*"; none: unlimited
-	Extra      map[string]Secret            `json:"-"`                    // members this version does not know, each as JSON
+	ID             int64                        `json:"id"`                    // from 1
+	OrganisationID OrganisationID               `json:"organisation,omitzero"` // owner; 0 if the provider does not say
+	Identifier     string                       `json:"identifier,omitempty"`  // name of the set
+	Scopes         map[string][]PermissionLimit `json:"scopes"`                // limits by scope, "task_type:*"; none: unlimited
+	DateCreated    time.Time                    `json:"date_created,omitzero"` // UTC
+	Extra          map[string]Secret            `json:"-"`                     // members this version does not know, each as JSON
 }
 
 // PermissionLimit bounds the use of a scope.
@@ -63,6 +77,10 @@ func (p *Permissions) decode(o *wire.Object) {
 			wire.IntRef(o, &p.ID)
 		case "resource":
 			o.Skip()
+		case "organisation":
+			wire.IntRef(o, &p.OrganisationID)
+		case "date_created":
+			o.Time(&p.DateCreated)
 		case "identifier":
 			o.String(&p.Identifier)
 		case "scopes":
@@ -103,17 +121,17 @@ func (g *Organisation) decode(o *wire.Object) {
 		case "resource":
 			o.Skip()
 		case "type":
-			wire.Enum(o, &g.Type, "standard", "super")
+			wire.Enum(o, &g.Type, OrganisationStandard, OrganisationSuper)
 		case "name":
 			o.String(&g.Name)
 		case "slug":
 			o.String(&g.Slug)
 		case "api_version":
-			o.String(&g.APIVersion)
+			o.Loose().String(&g.APIVersion) // its format is not documented
 		case "config":
 			decodeConfig(o, &g.Config)
 		case "permissions":
-			if inner := o.Object(); inner != nil {
+			if inner := o.Loose().Object(); inner != nil {
 				g.Permissions = new(Permissions)
 				g.Permissions.decode(inner)
 			}
@@ -181,11 +199,15 @@ func (s *OrganisationService) Update(ctx context.Context, p OrganisationUpdatePa
 	r := &request{op: op, path: "/organisation", params: p}
 	r.probe = probeUpdated(
 		func(ctx context.Context) (*Organisation, error) { return s.Retrieve(ctx) },
-		func(g *Organisation) bool {
-			return reflects(p, map[string]any{
-				"name": g.Name, "config": g.Config,
+		func(g *Organisation) Outcome {
+			shown := map[string]any{
+				"name":                   g.Name,
 				"storage_config_default": g.StorageConfigDefault, "webhook_config_default": g.WebhookConfigDefault,
-			})
+			}
+			if g.Config != nil {
+				shown["config"] = g.Config
+			}
+			return reflects(p, shown)
 		})
 	return change[Organisation](ctx, (*service)(s), r, ident{}, opts)
 }

@@ -468,7 +468,7 @@ func TestOtherLists(t *testing.T) {
 		_, err := rc.Task.Wait(ctx, task.ID)
 		require.NoError(t, err)
 	}
-	events, err := keywright.Collect(rc.Event.All(ctx, keywright.EventListParams{Type: "task", Limit: 2}), 10)
+	events, err := keywright.Collect(rc.Event.All(ctx, keywright.EventListParams{Type: "task", Action: "succeeded", Limit: 2}), 10)
 	require.NoError(t, err)
 	assert.Len(t, events, 6)
 	event, err := rc.Event.Retrieve(ctx, events[0].ID)

@@ -1,7 +1,6 @@
 package keywright
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -126,15 +125,15 @@ func probeIssued[T any, P resource[T]](retrieve func(context.Context) (P, error)
 
 // probeUpdated looks for the outcome of an update: it reads the resource and
 // compares what was asked for with what is there.
-func probeUpdated[T any, P resource[T]](retrieve func(context.Context) (P, error), matches func(P) bool) func(context.Context, lostCall) (*Recovery, error) {
+func probeUpdated[T any, P resource[T]](retrieve func(context.Context) (P, error), compare func(P) Outcome) func(context.Context, lostCall) (*Recovery, error) {
 	return func(ctx context.Context, lost lostCall) (*Recovery, error) {
 		v, err := retrieve(ctx)
 		if err != nil {
 			return nil, err
 		}
-		found := &Recovery{Outcome: NotApplied, Candidates: []any{v}}
-		if lost.done || matches(v) {
-			found.Outcome = Applied
+		found := &Recovery{Outcome: Applied, Candidates: []any{v}}
+		if !lost.done {
+			found.Outcome = compare(v)
 		}
 		return found, nil
 	}
@@ -242,36 +241,34 @@ func (s *service) remove(ctx context.Context, r *request, look func(context.Cont
 	}
 }
 
-// reflects reports whether a resource, as JSON, has what an update asked for.
-// Members that the provider does not show count as different, unless null was
-// asked for.
-func reflects(params any, shown map[string]any) bool {
-	b, err := json.Marshal(params)
-	if err != nil {
-		return false
-	}
-	var asked map[string]any
-	if json.NewDecoder(bytes.NewReader(b)).Decode(&asked) != nil {
-		return false
-	}
-	b, err = json.Marshal(shown)
-	if err != nil {
-		return false
-	}
-	var have map[string]any
-	if json.Unmarshal(b, &have) != nil {
-		return false
-	}
+// reflects compares what an update asked for with what the provider shows. A
+// member that is shown and differs means NotApplied; if none does, but one is
+// not shown at all, nobody can tell.
+func reflects(params any, shown map[string]any) Outcome {
+	asked, have := asJSON(params), asJSON(shown)
+	verdict := Applied
 	for name, want := range asked {
-		if !sameValue(want, have[name]) {
-			return false
+		got, visible := have[name]
+		switch {
+		case !visible:
+			verdict = Ambiguous
+		case !sameValue(want, got):
+			return NotApplied
 		}
 	}
-	return true
+	return verdict
+}
+
+// asJSON returns the members of a value as they are sent.
+func asJSON(v any) (members map[string]any) {
+	if b, err := json.Marshal(v); err == nil {
+		_ = json.Unmarshal(b, &members) // what is no object has no members
+	}
+	return members
 }
 
 // sameValue compares two JSON values as a provider would: null is the same as
-// an empty list.
+// an empty list or text.
 func sameValue(a, b any) bool {
 	if isEmpty(a) && isEmpty(b) {
 		return true
@@ -287,6 +284,13 @@ func sameValue(a, b any) bool {
 }
 
 func isEmpty(v any) bool {
-	list, ok := v.([]any)
-	return v == nil || ok && len(list) == 0
+	switch v := v.(type) {
+	case nil:
+		return true
+	case string:
+		return v == ""
+	case []any:
+		return len(v) == 0
+	}
+	return false
 }

@@ -249,10 +249,15 @@ func (s *StorageConfigService) UpdateWithID(ctx context.Context, id StorageConfi
 	r.path = path
 	r.probe = probeUpdated(
 		func(ctx context.Context) (*StorageConfig, error) { return s.Retrieve(ctx, id) },
-		func(c *StorageConfig) bool {
-			shown := map[string]any{"url": c.URL, "signed_urls_enabled": c.SignedURLsEnabled}
-			if d := c.SignedURLsExpiry; d != nil {
-				shown["signed_urls_expiry"] = d.Seconds()
+		func(c *StorageConfig) Outcome {
+			shown := map[string]any{"url": c.URL}
+			// Older versions of the API show neither; false and null would look
+			// the same.
+			if d := c.SignedURLsExpiry; d != nil || c.SignedURLsEnabled {
+				shown["signed_urls_enabled"], shown["signed_urls_expiry"] = c.SignedURLsEnabled, nil
+				if d != nil {
+					shown["signed_urls_expiry"] = d.Seconds()
+				}
 			}
 			if !c.Credentials.IsZero() {
 				shown["credentials"] = json.RawMessage(c.Credentials.Reveal())

@@ -80,7 +80,7 @@ func (t *Task) decode(o *wire.Object) {
 		case "state":
 			wire.Enum(o, &t.State, TaskPending, TaskProcessing, TaskSuspended, TaskSucceeded, TaskFailed)
 		case "error":
-			o.StringPtr(&t.Error)
+			o.Loose().StringPtr(&t.Error)
 		case "results":
 			o.ListRaw(func(raw []byte) { t.Results = append(t.Results, NewSecret(string(raw))) })
 		case "date_created":
@@ -102,11 +102,14 @@ func (t *Task) UnmarshalJSON(b []byte) error { return unmarshal(b, t) }
 // TaskListParams are the filters and the page of a list. Which filters the
 // provider honours is not documented.
 type TaskListParams struct {
-	Type     string    // only tasks of this type
-	State    TaskState // only tasks in this state
-	Limit    int       // items a page, 1 to 1000; 0: the provider's default of 10 for List, 100 for All
-	AfterID  TaskID    // start behind this task
-	BeforeID TaskID    // stop before this task
+	Type       string    // only tasks of this type
+	State      TaskState // only tasks in this state
+	SourceType string    // only tasks for sources of this type, "icloud.account"
+	Session    string    // only tasks of this session
+	Poll       string    // only tasks of this poll
+	Limit      int       // items a page, 1 to 1000; 0: the provider's default of 10 for List, 100 for All
+	AfterID    TaskID    // start behind this task
+	BeforeID   TaskID    // stop before this task
 }
 
 // TaskService looks at tasks.
@@ -143,6 +146,9 @@ func (s *TaskService) lister(p TaskListParams, opts []CallOption) (lister[Task, 
 	l := lister[Task, *Task]{s: (*service)(s), op: &opTaskList, path: "/tasks", limit: p.Limit, opts: opts, filters: url.Values{}}
 	setText(l.filters, "type", p.Type)
 	setText(l.filters, "state", p.State)
+	setText(l.filters, "source_type", p.SourceType)
+	setText(l.filters, "session", p.Session)
+	setText(l.filters, "poll", p.Poll)
 	return l, setTextWindow(l.op, l.filters, p.AfterID, p.BeforeID)
 }
 
@@ -169,7 +175,7 @@ func (s *TaskService) Wait(ctx context.Context, id TaskID, opts ...CallOption) (
 		if err := sleep(ctx, wait); err != nil {
 			return last, &TransportError{
 				Provider: s.c.provider, Op: "task.wait", cause: err, ctx: contextCause(ctx),
-				fate: fate{outcome: Rejected},
+				fate: fate{outcome: NotSent},
 			}
 		}
 	}

@@ -33,7 +33,7 @@ func (c *WebhookConfig) decode(o *wire.Object) {
 		case "url":
 			o.String(&c.URL)
 		case "secret":
-			readMaskable(o, &c.Secret, &c.Masked, isPrintable)
+			readMaskable(o, &c.Secret, &c.Masked, "**", isPrintable)
 		case "state":
 			wire.Enum(o, &c.State, ConfigNew, ConfigValid, ConfigInvalid, ConfigDeactivated)
 		case "date_created":
@@ -166,7 +166,7 @@ func (s *WebhookConfigService) UpdateWithID(ctx context.Context, id WebhookConfi
 	r := &request{op: op, path: path, params: p}
 	r.probe = probeUpdated(
 		func(ctx context.Context) (*WebhookConfig, error) { return s.Retrieve(ctx, id) },
-		func(c *WebhookConfig) bool { return c.URL == raw })
+		func(c *WebhookConfig) Outcome { return reflects(p, map[string]any{"url": c.URL}) })
 	return change[WebhookConfig](ctx, (*service)(s), r, ident{number: int64(id)}, opts)
 }
 

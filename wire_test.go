@@ -150,7 +150,7 @@ func wireCalls(t testing.TB, rc *keywright.Ricloud, ad *keywright.AceData) map[s
 		},
 		"application.retrieve": func(c ctx) (any, error) { return ad.Application.Retrieve(c, goldenApplication) },
 		"application.list": func(c ctx) (any, error) {
-			return ad.Application.List(c, keywright.ApplicationListParams{Affiliations: []string{"owner", "granted"}, Limit: 10})
+			return ad.Application.List(c, keywright.ApplicationListParams{Affiliations: []keywright.Affiliation{keywright.AffiliationOwner, keywright.AffiliationGranted}, Limit: 10})
 		},
 		"platform_token.me": func(c ctx) (any, error) { return ad.PlatformToken.Me(c) },
 		"platform_token.create": func(c ctx) (any, error) {

@@ -21,6 +21,7 @@ type AceData struct {
 	credentials  []object
 	tokens       []object
 	services     map[string]object
+	verify       map[string]bool // services that want verification
 }
 
 // apiIDs are the APIs that allowed_api_ids may name.
@@ -28,7 +29,7 @@ var apiIDs = [...]string{"e4fbc3b6-0000-4000-8000-000000000030", "e4fbc3b6-0000-
 
 // NewAceData starts a fake Ace Data Cloud. Close it when done.
 func NewAceData(opts ...Option) (*AceData, error) {
-	f := &AceData{server: newServer(opts)}
+	f := &AceData{server: newServer(opts), verify: make(map[string]bool)}
 	f.server.route, f.server.handler = aceDataRoute, f.handle
 	f.user = template("acedata/platform_tokens_me_200.json")
 	service := func(fixture string) object {
@@ -126,6 +127,30 @@ func (f *AceData) AddForeignCredential() string {
 	defer f.mu.Unlock()
 	c := f.newCredential(f.newApplication(f.applications[0].text("service_id"), "Usage", "Individual", newUUID()), object{})
 	return c.text("id")
+}
+
+// AddForeignToken makes a platform token of another user, and returns its id.
+func (f *AceData) AddForeignToken() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.newToken(newUUID(), object{}).text("id")
+}
+
+// Disable makes an application's credentials fail at the data plane.
+func (f *AceData) Disable(applicationID string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if a := find(f.applications, applicationID); a != nil {
+		a["disabled"] = true
+	}
+}
+
+// RequireVerification makes a service refuse new applications until its
+// operator has looked at them.
+func (f *AceData) RequireVerification(serviceID string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.verify[serviceID] = true
 }
 
 // RemoveCredential makes a credential vanish.
@@ -260,8 +285,17 @@ func aceDataRoute(method, path string) (op, id string) {
 	}
 	switch {
 	case len(parts) == 1 && slash:
-		return join(name, map[string]string{"GET": "list", "POST": "create"}[method]), ""
+		verb := map[string]string{"GET": "list", "POST": "create"}[method]
+		if verb == "" {
+			verb = "not_allowed"
+		}
+		return name + "." + verb, ""
+	case len(parts) == 1:
+		return "", ""
 	case len(parts) == 2 && parts[1] == "me" && name == "platform_token":
+		if !slash {
+			return "", ""
+		}
 		return join(name, map[string]string{"GET": "me"}[method]), ""
 	case len(parts) == 2:
 		verbs := map[string]string{"GET": "retrieve"}
@@ -288,6 +322,13 @@ func (f *AceData) refuse(status int, name string) (answer, bool) {
 	return reply(status, body), false
 }
 
+// refuseMethod answers that a method is not allowed.
+func (f *AceData) refuseMethod(r *Request) (answer, bool) {
+	return reply(http.StatusMethodNotAllowed, object{
+		"detail": `Method "` + r.Method + `" not allowed.`, "code": "method_not_allowed", "trace_id": randomHex(32),
+	}), false
+}
+
 // refuseField answers that a field is wrong.
 func (f *AceData) refuseField(field, message string) (answer, bool) {
 	return reply(http.StatusBadRequest, object{
@@ -303,6 +344,9 @@ func (f *AceData) handle(r *Request, id, token string) (answer, bool) {
 	}
 	var caller object
 	for _, t := range f.tokens {
+		if until, ok := t["expiration"].(float64); ok && f.clock.Now().Unix() >= int64(until) {
+			continue
+		}
 		if token != "" && t.text("token") == token {
 			caller = t
 		}
@@ -319,7 +363,7 @@ func (f *AceData) handle(r *Request, id, token string) (answer, bool) {
 	kind, verb, _ := strings.Cut(r.Op, ".")
 	switch {
 	case verb == "not_allowed":
-		return f.refuse(http.StatusMethodNotAllowed, "405_method_not_allowed")
+		return f.refuseMethod(r)
 	case kind == "credential":
 		return f.handleCredential(r, verb, id, body, caller)
 	case kind == "application":
@@ -348,6 +392,9 @@ func (f *AceData) handleProbe(token string) (answer, bool) {
 			}
 			return reply(http.StatusOK, object{"credential_id": c["id"]}), false
 		}
+	}
+	if token == "" {
+		return gateway("400_no_token")
 	}
 	return gateway("401_invalid_token")
 }
@@ -446,6 +493,9 @@ func (f *AceData) showCredential(c object, fresh bool) object {
 func (f *AceData) handleCredential(r *Request, verb, id string, body, caller object) (answer, bool) {
 	switch verb {
 	case "list":
+		if f.opts.meRefused && slices.Contains(r.Query["user_id"], "me") {
+			return f.refuseField("user_id", "Must be a valid UUID.")
+		}
 		return f.list(r, f.credentials, caller, func(c object) object { return f.showCredential(c, false) },
 			"user_id", "application_id", "host", "name", "granted")
 	case "create":
@@ -474,7 +524,7 @@ func (f *AceData) handleCredential(r *Request, verb, id string, body, caller obj
 		switch f.opts.noRotate {
 		case 0:
 		case http.StatusMethodNotAllowed:
-			return f.refuse(http.StatusMethodNotAllowed, "405_method_not_allowed")
+			return f.refuseMethod(r)
 		default:
 			return f.refuse(http.StatusNotFound, "404_not_found")
 		}
@@ -561,6 +611,9 @@ func (f *AceData) handleApplication(r *Request, verb, id string, body, caller ob
 				r.Query["user_id"][i] = caller.text("user_id")
 			}
 		}
+		if a := r.Query["affiliation"]; len(a) > 0 && !slices.Contains(a, "owner") {
+			r.Query["user_id"] = []string{"nobody"} // nothing was granted to the user
+		}
 		return f.list(r, f.applications, caller, show, "user_id", "service_id", "scope", "type")
 	case "create":
 		service, kind, scope := body.text("service_id"), body.text("type"), body.text("scope")
@@ -570,9 +623,14 @@ func (f *AceData) handleApplication(r *Request, verb, id string, body, caller ob
 		if scope == "" {
 			scope = "Individual"
 		}
-		if scope == "Global" {
+		switch {
+		case scope == "Global":
 			service = ""
-		} else if f.services[service] == nil {
+		case service == "":
+			return f.refuse(http.StatusBadRequest, "400_invalid_string")
+		case f.verify[service]:
+			return f.refuse(http.StatusForbidden, "403_need_verify")
+		case f.services[service] == nil:
 			return f.refuse(http.StatusNotFound, "404_service_not_found")
 		}
 		for _, a := range f.applications {
@@ -599,9 +657,20 @@ func (f *AceData) handleToken(r *Request, verb, id string, body, caller object) 
 	}
 	switch verb {
 	case "list":
-		return f.list(r, f.tokens, caller, show, "user_id")
+		var tokens []object
+		for _, t := range f.tokens {
+			tags, _ := t["tags"].([]any)
+			if tag := r.Query.Get("tag"); tag == "" || slices.Contains(tags, any(tag)) {
+				tokens = append(tokens, t)
+			}
+		}
+		return f.list(r, tokens, caller, show, "user_id")
 	case "create":
-		return reply(http.StatusCreated, f.newToken(caller.text("user_id"), body)), true
+		owner := caller.text("user_id")
+		if other := body.text("user_id"); other != "" && f.opts.superuser {
+			owner = other
+		}
+		return reply(http.StatusCreated, f.newToken(owner, body)), true
 	}
 	t, refused, ok := f.get(f.tokens, id, caller)
 	if !ok {

@@ -106,6 +106,7 @@ func TestRicloudSpeaksLikeTheGoldenDocuments(t *testing.T) {
 		"/keys/9":              {"GET", "", 404, "not-found"},
 		"/keys/x":              {"GET", "", 404, "not-found"},
 		"/nothing":             {"GET", "", 404, "not-found"},
+		"/keys/":               {"GET", "", 404, "not-found"},    // no path ends in a slash
 		"/keys/1":              {"DELETE", "", 404, "not-found"}, // keys cannot be deleted
 		"/keys":                {"POST", "{", 400, "invalid-body"},
 		"/keys/1/rotate":       {"POST", `{"force":"yes"}`, 400, "invalid-parameter"},
@@ -120,6 +121,15 @@ func TestRicloudSpeaksLikeTheGoldenDocuments(t *testing.T) {
 		assert.Equal(t, want.status, status, path)
 		assert.Equal(t, want.slug, m["error"], path)
 	}
+	status, m = get("POST", "/organisation", `{"storage_config_default":1,"name":7}`)
+	assert.Equal(t, 400, status)
+	_, m = get("GET", "/organisation", "")
+	assert.Nil(t, m["storage_config_default"], "a refused update changes nothing")
+	status, _ = get("DELETE", "/configs/storage/1", "")
+	assert.Equal(t, 200, status)
+	_, m = get("POST", "/configs/storage", `{"url":"s3://b","credentials":{}}`)
+	assert.InDelta(t, 2, m["id"], 0, "ids are never used again")
+	assert.Equal(t, false, m["signed_urls_enabled"])
 	for _, bad := range []string{"", "Token", "Token wrong", "Bearer " + f.Token()} {
 		status, _, m := call(t, "GET", f.URL()+"/key", bad, "")
 		assert.Equal(t, 401, status)
@@ -157,7 +167,15 @@ func TestRicloudVariants(t *testing.T) {
 		_, _, m := call(t, "GET", f.URL()+"/configs/webhook/1", auth, "")
 		return m["state"] == "invalid"
 	}, 5*time.Second, 10*time.Millisecond)
-	_, _, m := call(t, "GET", f.URL()+"/organisation", auth, "")
+	status, _, _ = call(t, "POST", f.URL()+"/configs/webhook/1", auth, `{"url":"https://other.example.com/","x":1}`)
+	require.Equal(t, 200, status)
+	trial := f.AddTrialKey(clock.Now().Add(time.Hour))
+	assert.Len(t, f.AcceptedTokens(trial), 1)
+	_, _, m := call(t, "GET", f.URL()+"/keys?type=trial", auth, "")
+	assert.InDelta(t, 1, m["total_count"], 0)
+	clock.Advance(2 * time.Hour)
+	assert.Empty(t, f.AcceptedTokens(trial), "expired")
+	_, _, m = call(t, "GET", f.URL()+"/organisation", auth, "")
 	assert.Equal(t, "unconfigured", m["state"], "a webhook is required too")
 	status, _, m = call(t, "DELETE", f.URL()+"/configs/webhook/1", auth, "")
 	assert.Equal(t, 204, status)
@@ -172,8 +190,10 @@ func TestRicloudVariants(t *testing.T) {
 
 func TestAceDataSpeaksLikeTheGoldenDocuments(t *testing.T) {
 	t.Parallel()
-	f := keywrighttest.StartAceData(t)
+	f := keywrighttest.StartAceData(t, keywrighttest.WithMeRefused())
 	auth := "Bearer " + f.Token()
+	unverified := f.ServiceID()
+	f.RequireVerification(unverified)
 	base := f.URL() + "/api/v1"
 	status, _, m := call(t, "POST", base+"/credentials/", auth, `{"application_id":"`+f.ApplicationID()+`","allowed_api_ids":[],"limited_amount":1}`)
 	require.Equal(t, 201, status)
@@ -223,6 +243,13 @@ func TestAceDataSpeaksLikeTheGoldenDocuments(t *testing.T) {
 		{"POST", "/credentials/", `{"application_id":"` + f.ApplicationID() + `","limited_amount":"x"}`, 400, "invalid"},
 		{"POST", "/credentials/", `{"application_id":"` + f.ApplicationID() + `","expired_at":"tomorrow"}`, 400, "invalid"},
 		{"POST", "/applications/", `{"service_id":"x"}`, 404, "*"},
+		{"POST", "/applications/", `{}`, 400, "invalid"},
+		{"POST", "/applications/", `{"service_id":"` + unverified + `"}`, 403, "need_verify"},
+		{"PUT", "/credentials/", "{}", 405, "method_not_allowed"},
+		{"GET", "/platform-tokens/me", "", 404, "not_found"},
+		{"GET", "/platform-tokens/" + f.AddForeignToken(), "", 403, "permission_denied"},
+		{"GET", "/credentials/?user_id=me", "", 400, "invalid"},
+		{"GET", "/platform-tokens/?limit=100", "", 403, "permission_denied"}, // one foreign row
 		{"GET", "/platform-tokens/me/", "", 200, ""},
 		{"DELETE", "/credentials/" + id, "", 204, ""},
 		{"DELETE", "/credentials/" + id, "", 404, "not_found"},
@@ -236,6 +263,18 @@ func TestAceDataSpeaksLikeTheGoldenDocuments(t *testing.T) {
 			assert.Len(t, m["trace_id"], 32)
 		}
 	}
+	_, _, m = call(t, "GET", base+"/platform-tokens/?tag=nope", auth, "")
+	assert.InDelta(t, 0, m["count"], 0)
+	_, _, m = call(t, "GET", base+"/applications/?user_id=me&affiliation=granted", auth, "")
+	assert.InDelta(t, 0, m["count"], 0)
+	status, code = probe("")
+	assert.Equal(t, 400, status)
+	assert.Equal(t, "no_token", code)
+	_, _, m = call(t, "POST", base+"/credentials/", auth, `{"application_id":"`+f.ApplicationID()+`"}`)
+	f.Disable(f.ApplicationID())
+	status, code = probe(m["token"].(string))
+	assert.Equal(t, 403, status)
+	assert.Equal(t, "disabled", code)
 	status, _, m = call(t, "GET", base+"/credentials/", "Bearer wrong", "")
 	assert.Equal(t, 401, status)
 	assert.Equal(t, "not_authenticated", m["code"])

@@ -19,6 +19,7 @@ type Ricloud struct {
 
 	// Under server.mu.
 	organisation object
+	nextID       map[string]int64 // by kind; ids are never used again
 	keys         []*ricloudKey
 	storage      []object
 	webhooks     []object
@@ -39,7 +40,7 @@ type graced struct {
 
 // NewRicloud starts a fake ricloud with one active key. Close it when done.
 func NewRicloud(opts ...Option) (*Ricloud, error) {
-	f := &Ricloud{server: newServer(opts)}
+	f := &Ricloud{server: newServer(opts), nextID: make(map[string]int64)}
 	f.server.route, f.server.handler = ricloudRoute, f.handle
 	f.organisation = template("ricloud/organisation_unconfigured.json")
 	f.organisation["date_created"] = f.stamp()
@@ -84,6 +85,7 @@ func (f *Ricloud) TokenOf(id int64) string {
 func (f *Ricloud) AcceptedTokens(id int64) []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.expire()
 	k := f.key(id)
 	if k == nil || k.fields["state"] != "active" {
 		return nil
@@ -95,11 +97,36 @@ func (f *Ricloud) AcceptedTokens(id int64) []string {
 func (f *Ricloud) AddKeys(n int) (first, last int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	first = int64(len(f.keys) + 1)
+	first = f.nextID["key"] + 1
 	for range n {
 		f.newKey(object{})
 	}
-	return first, int64(len(f.keys))
+	return first, f.nextID["key"]
+}
+
+// AddTrialKey makes a trial key that expires at t, and returns its id. The
+// fake's clock decides: an expired key is refused, and shown as expired.
+func (f *Ricloud) AddTrialKey(t time.Time) (id int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	k := f.newKey(object{})
+	k.fields["type"], k.fields["date_expires"] = "trial", stampOf(t)
+	return k.id()
+}
+
+// id returns the next id of a kind.
+func (f *Ricloud) id(kind string) int64 {
+	f.nextID[kind]++
+	return f.nextID[kind]
+}
+
+// expire turns the trial keys whose time is over.
+func (f *Ricloud) expire() {
+	for _, k := range f.keys {
+		if t, err := time.Parse(time.RFC3339, k.fields.text("date_expires")); err == nil && !f.clock.Now().Before(t) {
+			k.fields["state"] = "expired"
+		}
+	}
 }
 
 // SetKeyState changes the state of a key: "active", "deactivated", "blocked"
@@ -142,12 +169,8 @@ func (f *Ricloud) key(id int64) *ricloudKey {
 
 func (f *Ricloud) newKey(body object) *ricloudKey {
 	fields := template("ricloud/key.json")
-	id := int64(1)
-	if n := len(f.keys); n > 0 {
-		id = f.keys[n-1].id() + 1
-	}
-	fields["id"] = id
-	fields["storage_config"], fields["webhook_config"] = body["storage_config"], body["webhook_config"]
+	fields["id"] = f.id("key")
+	fields["storage_config"], fields["webhook_config"] = whole(body["storage_config"]), whole(body["webhook_config"])
 	fields["token"] = newToken()
 	fields["date_created"] = f.stamp()
 	if f.opts.older {
@@ -171,7 +194,7 @@ func newToken() string {
 
 // ricloudRoute names the operation at a path.
 func ricloudRoute(method, path string) (op, id string) {
-	parts := strings.Split(strings.Trim(path, "/"), "/")
+	parts := strings.Split(strings.TrimPrefix(path, "/"), "/") // no path ends in a slash
 	name := parts[0]
 	if name == "configs" && len(parts) > 1 {
 		name, parts = map[string]string{"storage": "storage_config", "webhook": "webhook_config"}[parts[1]], parts[1:]
@@ -230,6 +253,7 @@ func (f *Ricloud) refuseField(field, message string) (answer, bool) {
 func (f *Ricloud) handle(r *Request, id, token string) (answer, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.expire()
 	var caller *ricloudKey
 	for _, k := range f.keys {
 		if token != "" && slices.Contains(k.accepted(f.clock.Now()), token) {
@@ -261,15 +285,16 @@ func (f *Ricloud) handle(r *Request, id, token string) (answer, bool) {
 	case "webhook_config":
 		return f.handleConfig(r, &f.webhooks, "webhook", verb, id, body, caller)
 	case "task":
-		return f.handleLog(r, f.tasks, verb, id, "/tasks", "type", "state", "source_type", "session", "poll")
+		return f.handleLog(r, f.tasks, verb, id, "/tasks", f.showTask, "type", "state", "source_type", "session", "poll")
 	case "event":
-		return f.handleLog(r, f.events, verb, id, "/events", "type", "action", "state")
+		return f.handleLog(r, f.events, verb, id, "/events", object.clone, "type", "action", "state")
 	}
 	return f.refuse("not_found")
 }
 
 func (f *Ricloud) handleOrganisation(verb string, body object) (answer, bool) {
 	if verb == "update" {
+		next := f.organisation.clone() // refused as a whole, or taken as a whole
 		for _, field := range []string{"storage_config_default", "webhook_config_default"} {
 			v, given := body[field]
 			if !given {
@@ -282,19 +307,20 @@ func (f *Ricloud) handleOrganisation(verb string, body object) (answer, bool) {
 			if v != nil && find(list, v) == nil {
 				return f.refuseField(field, "no such config")
 			}
-			f.organisation[field] = whole(v)
+			next[field] = whole(v)
 		}
 		if name, given := body["name"]; given {
 			text, ok := name.(string)
 			if !ok || text == "" {
 				return f.refuseField("name", "must be text")
 			}
-			f.organisation["name"] = text
-			f.organisation["slug"] = strings.ReplaceAll(strings.ToLower(text), " ", "-")
+			next["name"] = text
+			next["slug"] = strings.ReplaceAll(strings.ToLower(text), " ", "-")
 		}
 		if config, given := body["config"]; given && !f.opts.older {
-			f.organisation["config"] = config
+			next["config"] = config
 		}
+		f.organisation = next
 	}
 	o := f.organisation.clone()
 	o["storage_configs"] = f.nested(f.storage, "storage", "/configs/storage")
@@ -497,20 +523,29 @@ func (f *Ricloud) page(r *Request, list []object, path string) (answer, bool) {
 	}), false
 }
 
+// showTask returns a task as it is sent.
+func (f *Ricloud) showTask(task object) object {
+	o := task.clone()
+	if f.opts.older {
+		o["results"] = []any{}
+	}
+	return f.ids(o)
+}
+
 // handleLog answers reads of tasks and events.
-func (f *Ricloud) handleLog(r *Request, list []object, verb, id, path string, filters ...string) (answer, bool) {
+func (f *Ricloud) handleLog(r *Request, list []object, verb, id, path string, show func(object) object, filters ...string) (answer, bool) {
 	switch verb {
 	case "list":
 		var out []object
 		for _, o := range slices.Backward(list) {
 			if matches(o, r, filters...) {
-				out = append(out, o)
+				out = append(out, show(o))
 			}
 		}
 		return f.page(r, out, path)
 	case "retrieve":
 		if o := find(list, id); o != nil {
-			return reply(http.StatusOK, o), false
+			return reply(http.StatusOK, show(o)), false
 		}
 	}
 	return f.refuse("not_found")

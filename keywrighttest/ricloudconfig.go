@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -28,13 +29,13 @@ func (f *Ricloud) handleConfig(r *Request, list *[]object, kind, verb, id string
 		return f.page(r, out, path)
 	case "create":
 		o := template("ricloud/" + map[string]string{"storage": "storage_config_s3", "webhook": "webhook_config_new"}[kind] + ".json")
+		if kind == "storage" {
+			o["signed_urls_enabled"], o["signed_urls_expiry"] = false, nil // unless the request says otherwise
+		}
 		if a, bad := f.updateConfig(o, kind, body, true); bad {
 			return a, false
 		}
-		o["id"] = int64(1)
-		if n := len(*list); n > 0 {
-			o["id"] = (*list)[n-1]["id"].(int64) + 1
-		}
+		o["id"] = f.id(kind)
 		if kind == "webhook" {
 			o["secret"] = "whsec-" + randomHex(32)
 		}
@@ -53,11 +54,15 @@ func (f *Ricloud) handleConfig(r *Request, list *[]object, kind, verb, id string
 	case "retrieve":
 		return reply(http.StatusOK, f.showConfig(o, kind, false)), false
 	case "update":
-		if a, bad := f.updateConfig(o, kind, body, false); bad {
+		next := o.clone() // refused as a whole, or taken as a whole
+		if a, bad := f.updateConfig(next, kind, body, false); bad {
 			return a, false
 		}
+		maps.Copy(o, next)
 		o["state"] = "new"
-		return reply(http.StatusOK, f.showConfig(o, kind, false)), true
+		shown := f.showConfig(o, kind, false)
+		f.test(o, kind, caller)
+		return reply(http.StatusOK, shown), true
 	case "delete":
 		*list = slices.DeleteFunc(*list, func(c object) bool { return c["id"] == o["id"] })
 		for _, k := range f.keys {
@@ -82,7 +87,7 @@ func (f *Ricloud) handleConfig(r *Request, list *[]object, kind, verb, id string
 			}
 			f.mu.Lock()
 		}
-		return reply(http.StatusCreated, task.clone()), true
+		return reply(http.StatusCreated, f.showTask(task)), true
 	}
 	return f.refuse("not_found")
 }
@@ -149,14 +154,15 @@ func (f *Ricloud) test(config object, kind string, caller *ricloudKey) (object, 
 	task["id"], task["type"] = newUUID(), kind+"_config.test"
 	task["key"], task["date_created"] = caller.fields["id"], f.stamp()
 	f.tasks = append(f.tasks, task)
+	f.event("task", "created", task)
 	snapshot := config.clone()
 	done := make(chan struct{})
 	f.work.Go(func() {
 		defer close(done)
-		wait(context.Background(), f.opts.testDelay)
 		f.mu.Lock()
-		task["date_started"] = f.stamp()
+		task["state"], task["date_started"] = "processing", f.stamp()
 		f.mu.Unlock()
+		wait(context.Background(), f.opts.testDelay)
 		code := f.runTest(snapshot, kind)
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -167,8 +173,7 @@ func (f *Ricloud) test(config object, kind string, caller *ricloudKey) (object, 
 			task["state"], task["error"], config["state"] = "failed", code, "invalid"
 		}
 		f.settleOrganisation()
-		event := f.event("task", task.text("state"), task)
-		event["state"], event["date_delivered"] = "delivered", f.stamp()
+		f.event("task", task.text("state"), task)
 	})
 	return task, done
 }
@@ -183,7 +188,8 @@ func (f *Ricloud) settleOrganisation() {
 	}
 }
 
-// event records an event. The caller holds mu.
+// event records an event, which stays pending: only the events of webhook
+// tests are delivered. The caller holds mu.
 func (f *Ricloud) event(kind, action string, data object) object {
 	e := template("ricloud/event_webhook_config_test.json")
 	e["id"], e["type"], e["action"] = newUUID(), kind, action

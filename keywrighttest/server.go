@@ -288,6 +288,7 @@ type options struct {
 	noNulls         bool
 	forbidInactive  bool
 	superuser       bool
+	meRefused       bool
 	testResult      func(config map[string]any) string
 	testDelay       time.Duration
 	requireWebhooks bool
@@ -342,6 +343,10 @@ func WithInactiveForbidden() Option { return func(o *options) { o.forbidInactive
 
 // WithSuperuser lets Ace Data's user see everybody's objects.
 func WithSuperuser() Option { return func(o *options) { o.superuser = true } }
+
+// WithMeRefused makes Ace Data answer 400, not an empty list, to user_id=me
+// where it does not know that name: on lists of credentials.
+func WithMeRefused() Option { return func(o *options) { o.meRefused = true } }
 
 // WithTestResult decides config tests: result returns "" for success, or an
 // error code. By default storage tests succeed if the credentials are

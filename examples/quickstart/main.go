@@ -98,7 +98,7 @@ func atAceData(ctx context.Context, out io.Writer, ad *keywright.AceData) error 
 	}
 	var app *keywright.Application
 	for _, a := range apps {
-		if a.Service != nil && a.Service.Type == "Api" {
+		if a.Service != nil && a.Service.Type == keywright.ServiceAPI {
 			app = a
 		}
 	}

@@ -66,6 +66,7 @@ type Object struct {
 	up      *Object
 	index   int  // position in a list, -1 outside of one
 	pending bool // the current member's value has not been read
+	loose   bool // the current member may have any shape
 	done    bool
 }
 
@@ -148,8 +149,15 @@ func (o *Object) Next() bool {
 	r.space()
 	r.i++ // the colon
 	r.space()
-	o.pending = true
+	o.pending, o.loose = true, false
 	return true
+}
+
+// Loose says that nobody knows what shape the current member has: one of the
+// wrong shape is left to Unknown in any mode.
+func (o *Object) Loose() *Object {
+	o.loose = true
+	return o
 }
 
 // Err returns the first error met anywhere in the body.
@@ -185,10 +193,9 @@ func (o *Object) Null() bool {
 // Fail records that the current value is not what is wanted. In lenient mode
 // the value is left to Unknown instead.
 func (o *Object) Fail(want, got string) {
-	if o.r.lenient {
-		return
+	if !o.r.lenient && !o.loose {
+		o.Fatal(want, got)
 	}
-	o.Fatal(want, got)
 }
 
 // Fatal records an error that lenient mode does not excuse either.
@@ -618,15 +625,16 @@ func (o *Object) nested() *Object {
 	return &Object{r: o.r, up: o, index: -1}
 }
 
-// List hands each object of a list to item. The list is an array, or an
-// object that holds one as data, items or results; null is empty. What
-// item does not read is dropped.
+// List hands each object of a list to item; an id in place of an object becomes
+// an object with nothing but that id. The list is an array, or an object that
+// holds one as data, items or results; null is empty. What item does not read
+// is dropped.
 func (o *Object) List(item func(*Object)) {
 	switch o.r.b[o.r.i] {
 	case '[':
 		o.pending = false
 		o.r.i++
-		o.r.each(&Object{r: o.r, up: o}, item)
+		o.r.each(&Object{r: o.r, up: o}, item, true)
 	case '{':
 		inner := o.nested()
 		for inner.Next() {
@@ -650,12 +658,28 @@ func isItems(key []byte) bool {
 }
 
 // each reads the rest of an array, its bracket behind it, into one Object
-// that is used again for every element.
-func (r *reader) each(el *Object, item func(*Object)) {
+// that is used again for every element. refs allows ids in place of objects.
+func (r *reader) each(el *Object, item func(*Object), refs bool) {
 	for el.index = 0; r.err == nil && r.more(); el.index++ {
-		if r.b[r.i] != '{' {
+		switch kind := r.kind(); {
+		case kind == "an object":
+		case refs && (kind == "a number" || kind == "a string"):
+			start := r.i
+			r.skip()
+			ref, err := Open([]byte(`{"id":`+string(r.b[start:r.i])+"}"), Strict)
+			if err == nil {
+				item(ref)
+				err = ref.Err()
+			}
+			if err != nil {
+				el.Key = nil
+				el.Fatal("an object or an id", kind)
+				return
+			}
+			continue
+		default:
 			el.Key = nil
-			el.Fatal("an object", r.kind())
+			el.Fatal("an object", kind)
 			return
 		}
 		r.i++
@@ -728,7 +752,7 @@ func (p Page) Each(item func(*Object)) (Envelope, *Error) {
 	switch r.b[r.i] {
 	case '[':
 		r.i++
-		r.each(&Object{r: r}, item)
+		r.each(&Object{r: r}, item, false)
 		return env, r.err
 	case '{':
 		r.i++
@@ -747,7 +771,9 @@ func (p Page) Each(item func(*Object)) (Envelope, *Error) {
 				o.Fatal("one list of items", "two")
 			default:
 				found = true
-				o.List(item)
+				o.pending = false
+				r.i++
+				r.each(&Object{r: r, up: o}, item, false)
 			}
 		case "has_more":
 			env.HasMoreSet = true

@@ -124,7 +124,14 @@ func TestWrongShapes(t *testing.T) {
 		"mixed strings":      {`["a",1]`, func(o *Object) { Strings(o, &l) }, "v: want an array of strings, got an array of other things", false},
 		"text for object":    {`"x"`, func(o *Object) { o.Object() }, "v: want an object, got a string", false},
 		"text for list":      {`"x"`, func(o *Object) { o.List(nil) }, "v: want a list, got a string", false},
-		"list of numbers":    {`{"data":[1]}`, func(o *Object) { o.List(nil) }, "v.data[0]: want an object, got a number", true},
+		"list of booleans":   {`{"data":[true]}`, func(o *Object) { o.List(nil) }, "v.data[0]: want an object, got a boolean", true},
+		"list of wrong ids": {`[1.5]`, func(o *Object) {
+			o.List(func(item *Object) {
+				for item.Next() {
+					IntRef(item, &n)
+				}
+			})
+		}, "v[0]: want an object or an id, got a number", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -218,6 +225,7 @@ func TestLists(t *testing.T) {
 		"list object": `{"resource":"list","data":[{"id":1},{"id":2}],"has_more":false}`,
 		"items":       `{"items":[{"id":1},{"id":2}],"count":2}`,
 		"results":     `{"count":2,"results":[{"id":1},{"id":2}]}`,
+		"ids":         `[1,"2"]`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -307,6 +315,21 @@ func TestPage(t *testing.T) {
 			assert.Equal(t, tc.more, more)
 		})
 	}
+}
+
+func TestLoose(t *testing.T) {
+	t.Parallel()
+	o := one(t, `[1]`, Strict)
+	o.Loose().Bool(new(bool))
+	rest(t, o)
+	assert.Equal(t, Member{"v", []byte(`[1]`)}, o.Unknown[0])
+	o, err := Open([]byte(`{"a":[],"b":[]}`), Strict)
+	require.Nil(t, err)
+	require.True(t, o.Next())
+	o.Loose().Bool(new(bool))
+	require.True(t, o.Next())
+	o.Bool(new(bool))
+	assert.Equal(t, "b: want a boolean, got an array", o.Err().Error(), "only the member that was said to be loose")
 }
 
 func TestPathHidesOddNames(t *testing.T) {
