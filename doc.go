@@ -70,10 +70,12 @@
 //     the settle time, and delete again what is still there. A 404 then is
 //     success.
 //
-// Three attempts, waits with full jitter from 100 ms (1 s when throttled) to
-// 20 s; a Retry-After beyond 60 s, or beyond the context's deadline, returns the
-// error at once. All calls of a client share a budget of retries, so that an
-// outage is not made worse. [RetryPolicy] changes the numbers, not the rules.
+// Three attempts. The wait before the next is random, from 50 ms up to a window
+// that begins at 100 ms (when throttled: from 500 ms, 1 s) and doubles up to
+// 20 s. A Retry-After is waited for; one beyond 60 s, or beyond the context's
+// deadline, returns the error at once. All calls of a client share a budget of
+// retries, so that an outage is not made worse. [RetryPolicy] changes the
+// numbers, not the rules.
 //
 // The settle time is twice the time-out of an attempt, 60 seconds by default: a
 // change whose answer was lost may still arrive for that long, so that "it is

@@ -18,12 +18,14 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"reflect"
 	"runtime/debug"
 	"strings"
 	"testing"
 	texttemplate "text/template"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -78,11 +80,50 @@ func sinks(v any) map[string]string {
 	assert.Nil(r, v)
 	assert.Contains(r, []any{v}, "x")
 	out["testify"] = r.text
+	out["walker"] = strings.Join(walk(reflect.ValueOf(v), 0), "\n")
 	func() {
 		defer func() { out["panic"] = fmt.Sprint(recover()) + string(debug.Stack()) }()
 		panic(v)
 	}()
 	return out
+}
+
+// walk returns every text that can be reached from v, unexported fields
+// included: it goes wherever spew, pretty printers, go-cmp and debuggers go.
+func walk(v reflect.Value, depth int) (texts []string) {
+	if !v.IsValid() || depth > 12 {
+		return nil
+	}
+	if v.CanAddr() && !v.CanInterface() { // an unexported field: look all the same
+		v = reflect.NewAt(v.Type(), unsafe.Pointer(v.UnsafeAddr())).Elem()
+	}
+	switch v.Kind() {
+	case reflect.String:
+		return []string{v.String()}
+	case reflect.Pointer, reflect.Interface:
+		return walk(v.Elem(), depth+1)
+	case reflect.Struct:
+		if !v.CanAddr() {
+			p := reflect.New(v.Type()).Elem()
+			p.Set(v)
+			v = p
+		}
+		for i := range v.NumField() {
+			texts = append(texts, walk(v.Field(i), depth+1)...)
+		}
+	case reflect.Slice, reflect.Array:
+		if v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Uint8 {
+			return []string{string(v.Bytes())}
+		}
+		for i := range v.Len() {
+			texts = append(texts, walk(v.Index(i), depth+1)...)
+		}
+	case reflect.Map:
+		for it := v.MapRange(); it.Next(); {
+			texts = append(append(texts, walk(it.Key(), depth+1)...), walk(it.Value(), depth+1)...)
+		}
+	}
+	return texts
 }
 
 // recorder is a failing test that keeps what it was told.
@@ -213,6 +254,12 @@ func fill(v reflect.Value, depth int) bool {
 		if found = fill(s.Index(0), depth+1); found {
 			v.Set(s)
 		}
+	case reflect.Map:
+		elem := reflect.New(v.Type().Elem()).Elem()
+		if found = fill(elem, depth+1); found {
+			v.Set(reflect.MakeMap(v.Type()))
+			v.SetMapIndex(reflect.ValueOf("unknown").Convert(v.Type().Key()), elem)
+		}
 	case reflect.Interface:
 		switch {
 		case v.Type() == reflect.TypeFor[keywright.StorageCredentials]():
@@ -224,6 +271,29 @@ func fill(v reflect.Value, depth int) bool {
 		}
 	}
 	return found
+}
+
+// TestLivingThingsLeakThroughNoSink prints what holds a token while it works:
+// clients, services, token sources, options.
+func TestLivingThingsLeakThroughNoSink(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "token")
+	require.NoError(t, os.WriteFile(path, []byte(canary), 0o600))
+	file := keywright.FileToken(path)
+	_, err := file.Token(t.Context())
+	require.NoError(t, err)
+	rotating := keywright.NewRotatingToken(keywright.NewSecret(canary))
+	rotating.Swap(keywright.NewSecret(canary + "x"))
+	rc, ad := ricloudAt(t, "https://ricloud.example", canary), aceDataAt(t, "https://acedata.example", canary)
+	for name, v := range map[string]any{
+		"static": keywright.StaticToken(keywright.NewSecret(canary)), "file": file, "rotating": rotating, "option": keywright.WithToken(canary),
+		"ricloud": rc, "acedata": ad, "service": rc.Key, "set": keywright.Set(keywright.NewSecret(canary)),
+		"google": keywright.GoogleCredentials([]byte(canary)), "recovery": &keywright.Recovery{Candidates: []any{&keywright.Key{Token: keywright.NewSecret(canary)}}},
+	} {
+		for sink, text := range sinks(v) {
+			leaks(t, name+" through "+sink, text)
+		}
+	}
 }
 
 // TestNothingLeaksFromCalls makes calls fail in every way, with a server that

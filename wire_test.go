@@ -332,6 +332,57 @@ func compareValue(t *testing.T, at string, want any, f reflect.Value) {
 	}
 }
 
+// TestListFilters sends every filter that the golden requests leave out.
+func TestListFilters(t *testing.T) {
+	t.Parallel()
+	var query string
+	hc := keywright.WithHTTPClient(&http.Client{Transport: roundTripFunc(func(r *http.Request) (*http.Response, error) {
+		query = r.URL.RawQuery
+		return &http.Response{StatusCode: 200, Body: readCloser(`{"data":[]}`), Request: r}, nil
+	})})
+	rc := ricloudAt(t, "https://ricloud.example", "some-token-0123456789", hc)
+	ad := aceDataAt(t, "https://acedata.example", "some-token-0123456789", hc)
+	ctx := t.Context()
+	app2 := keywright.ApplicationID("82F57141-0000-4000-8000-000000000011")
+	for want, call := range map[string]func() error{
+		"before_id=3": func() error { return second(rc.Key.List(ctx, keywright.KeyListParams{BeforeID: 3})) },
+		"action=test&after_id=a&before_id=b&date_created=2019-10-11&state=failed&type=webhook_config": func() error {
+			return second(rc.Event.List(ctx, keywright.EventListParams{Type: "webhook_config", Action: "test", State: keywright.EventFailed, AfterID: "a", BeforeID: "b", DateCreated: "2019-10-11"}))
+		},
+		"after_id=a&before_id=b&poll=p&session=s&source_type=icloud.account": func() error {
+			return second(rc.Task.List(ctx, keywright.TaskListParams{AfterID: "a", BeforeID: "b", SourceType: "icloud.account", Session: "s", Poll: "p"}))
+		},
+		"after_id=2&limit=7": func() error {
+			return second(rc.StorageConfig.List(ctx, keywright.StorageConfigListParams{AfterID: 2, Limit: 7}))
+		},
+		"after_id=2&before_id=1": func() error {
+			return second(rc.WebhookConfig.List(ctx, keywright.WebhookConfigListParams{AfterID: 2, BeforeID: 1}))
+		},
+		"application_id=82f57141-0000-4000-8000-000000000010&application_id=82f57141-0000-4000-8000-000000000011&granted=true&host=h1&host=h2&name=n+1&ordering=created_at&user_id=u1&user_id=u2": func() error {
+			return second(ad.Credential.List(ctx, keywright.CredentialListParams{
+				UserIDs: []string{"u1", "u2"}, ApplicationIDs: []keywright.ApplicationID{goldenApplication, app2}, Hosts: []string{"h1", "h2"},
+				Names: []string{"n 1"}, Granted: keywright.Set(true), Ordering: keywright.OldestFirst,
+			}))
+		},
+		"offset=5&ordering=-created_at&scope=Global&scope=Individual&service_id=38ecf158-0000-4000-8000-000000000020&type=Period&type=Usage&user_id=u1": func() error {
+			return second(ad.Application.List(ctx, keywright.ApplicationListParams{
+				UserIDs: []string{"u1"}, ServiceIDs: []string{"38ECF158-0000-4000-8000-000000000020"}, Offset: 5, Ordering: keywright.NewestFirst,
+				Scopes: []keywright.ApplicationScope{keywright.ApplicationGlobal, keywright.ApplicationIndividual},
+				Types:  []keywright.ApplicationType{keywright.ApplicationPeriod, keywright.ApplicationUsage},
+			}))
+		},
+		"": func() error {
+			return second(ad.Application.List(ctx, keywright.ApplicationListParams{}, keywright.WithAnyHolder()))
+		},
+		"limit=1&offset=2&user_id=u1": func() error {
+			return second(ad.PlatformToken.List(ctx, keywright.PlatformTokenListParams{UserIDs: []string{"u1"}, Limit: 1, Offset: 2}))
+		},
+	} {
+		require.NoError(t, call())
+		assert.Equal(t, want, query)
+	}
+}
+
 // TestFixturesDecode feeds every golden resource to the type it is of,
 // including the ones that older versions of the providers sent.
 func TestFixturesDecode(t *testing.T) {

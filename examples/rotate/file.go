@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 )
 
 // tokenFile is a file that is about to be replaced: whoever reads it sees the
@@ -41,6 +42,9 @@ func (f *tokenFile) commit(content string) error {
 	}
 	if err := os.Rename(f.tmp.Name(), f.path); err != nil {
 		return err
+	}
+	if runtime.GOOS == "windows" { // where a folder cannot be synced
+		return nil
 	}
 	dir, err := os.Open(filepath.Dir(f.path))
 	if err != nil {

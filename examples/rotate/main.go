@@ -29,7 +29,7 @@ func main() {
 	if _, real := os.LookupEnv("RICLOUD_TOKEN"); real {
 		err = atProvider(ctx, os.Stdout, "ricloud.token")
 	} else {
-		err = embedded(ctx, os.Stdout)
+		err = demonstrate(ctx, os.Stdout)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -47,8 +47,18 @@ func atProvider(ctx context.Context, out io.Writer, path string) error {
 	return err
 }
 
-// embedded rotates a key of a fake provider, and then lets six hours pass.
-func embedded(ctx context.Context, out io.Writer) error {
+// demonstrate rotates a key of a fake provider, in a folder of its own.
+func demonstrate(ctx context.Context, out io.Writer) error {
+	dir, err := os.MkdirTemp("", "keywright-rotate-")
+	if err != nil {
+		return err
+	}
+	return embedded(ctx, out, filepath.Join(dir, "ricloud.token"))
+}
+
+// embedded rotates a key of a fake provider, saves its token at path, and then
+// lets six hours pass.
+func embedded(ctx context.Context, out io.Writer, path string) error {
 	fake, err := keywrighttest.NewRicloud()
 	if err != nil {
 		return err
@@ -62,12 +72,6 @@ func embedded(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "keywright-rotate-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "ricloud.token")
 	if _, err := rotate(ctx, out, rc, path); err != nil {
 		return err
 	}
@@ -109,11 +113,9 @@ func rotate(ctx context.Context, out io.Writer, rc *keywright.Ricloud, path stri
 	}
 	fmt.Fprintf(out, "rotated: the new token has fingerprint %s\n", key.Token.Fingerprint())
 	if err := file.commit(key.Token.Reveal() + "\n"); err != nil {
-		// It exists nowhere else now: better on a terminal than lost.
-		fmt.Fprintf(os.Stderr, "the new token could not be saved; it is %s\n", key.Token.Reveal())
-		return nil, err
+		return nil, errors.Join(err, rescue(key.Token))
 	}
-	fmt.Fprintf(out, "saved to %s (mode 0600)\n", filepath.Base(path))
+	fmt.Fprintf(out, "saved to %s (mode 0600)\n", path)
 
 	next, err := rc.WithTokenSource(keywright.StaticToken(key.Token))
 	if err != nil {
@@ -123,6 +125,20 @@ func rotate(ctx context.Context, out io.Writer, rc *keywright.Ricloud, path stri
 		return nil, err
 	}
 	return key, probe(ctx, out, "the old token, until the grace period ends", rc)
+}
+
+// rescue keeps a token that exists nowhere else in a file of its own, and
+// returns an error that says where.
+func rescue(token keywright.Secret) error {
+	f, err := os.CreateTemp("", "keywright-rescued-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(token.Reveal() + "\n")
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return fmt.Errorf("the new token is in %s", f.Name())
 }
 
 // replace rotates key, and finds out what happened if the answer is lost.

@@ -10,20 +10,34 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/keywright/keywright"
 	"github.com/keywright/keywright/keywrighttest"
 )
 
 func TestEmbedded(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	require.NoError(t, embedded(t.Context(), &out))
+	path := filepath.Join(t.TempDir(), "ricloud.token")
+	require.NoError(t, embedded(t.Context(), &out, path))
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	for i, want := range []string{
-		"started a fake ricloud", "key 1 is active", "can be written", "rotated", "saved to ricloud.token (mode 0600)",
+		"started a fake ricloud", "key 1 is active", "can be written", "rotated", "saved to " + path + " (mode 0600)",
 		"accepted: the new token", "accepted: the old token, until", "six hours later", "refused: the old token", "accepted: the token in the file",
 	} {
 		assert.Contains(t, lines[i], want)
 	}
+}
+
+// A token that cannot be put in its place is rescued.
+func TestRescue(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	err := rescue(keywright.NewSecret("a-token-0123456789"))
+	require.ErrorContains(t, err, "keywright-rescued-")
+	assert.NotContains(t, err.Error(), "a-token-0123456789")
+	path := err.Error()[strings.Index(err.Error(), "/"):]
+	saved, rerr := os.ReadFile(path)
+	require.NoError(t, rerr)
+	assert.Equal(t, "a-token-0123456789\n", string(saved))
 }
 
 // The same against a provider that is named by the environment, with the
