@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/keywright/keywright/internal/wire"
@@ -189,6 +190,8 @@ func (a *Application) decode(o *wire.Object) {
 
 func (a *Application) ident() ident { return ident{text: string(a.ID)} }
 
+func (*Application) kind() string { return "application" }
+
 // UnmarshalJSON reads an application as the provider sends it.
 func (a *Application) UnmarshalJSON(b []byte) error { return unmarshal(b, a) }
 
@@ -232,8 +235,9 @@ func (s *ApplicationService) Create(ctx context.Context, p ApplicationCreatePara
 	case p.Scope != ApplicationGlobal:
 		return nil, &ParamError{Op: op.name, Field: "service_id", Reason: "is required, unless the scope is Global"}
 	}
+	p.ServiceID = strings.ToLower(p.ServiceID)
 	r := &request{op: op, path: applicationsPath, params: p}
-	r.probe = probeCreated(func(ctx context.Context, m *Meta) (*Page[Application], error) {
+	r.probe = probeCreated((*service)(s), func(ctx context.Context, m *Meta) (*Page[Application], error) {
 		q := ApplicationListParams{Ordering: NewestFirst, Limit: maxAceDataLimit}
 		if p.ServiceID != "" {
 			q.ServiceIDs = []string{p.ServiceID}

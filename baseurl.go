@@ -23,9 +23,11 @@ func parseBaseURL(raw string) (u *url.URL, reason string) {
 	case u.Fragment != "" || strings.Contains(raw, "#"):
 		return nil, "must not contain a fragment"
 	}
+	if u.RawPath != "" {
+		return nil, "must not contain an encoded slash"
+	}
 	u.Host = strings.ToLower(u.Host)
 	u.Path = strings.TrimRight(u.Path, "/")
-	u.RawPath = strings.TrimRight(u.RawPath, "/")
 	for _, segment := range strings.Split(u.Path, "/") {
 		if segment == "." || segment == ".." {
 			return nil, `must not contain "." or ".." in its path`

@@ -59,6 +59,7 @@ type call struct {
 	buf      *bytes.Buffer // the body, from the client's pool
 	err      error         // no answer, or a body that broke
 	tooLarge bool
+	cut      bool // the body of an error was cut off
 	began    bool // the transport was called
 	fatal    bool // err came before the transport and would come again
 }
@@ -100,9 +101,6 @@ func (c *client) send(ctx context.Context, r *request, cfg callConfig) (*call, e
 	}
 	u := *c.base
 	u.Path += r.path
-	if u.RawPath != "" {
-		u.RawPath += r.path
-	}
 	u.RawQuery = r.query
 	// What http.Client would fill in at the cost of another copy: each attempt
 	// has headers of its own, and Host follows from the URL.
@@ -134,7 +132,7 @@ func (cl *call) RoundTrip(outer *http.Request) (*http.Response, error) {
 	start := time.Now()
 	cl.attempts++
 	cl.again = false
-	cl.status, cl.header, cl.err, cl.tooLarge = 0, nil, nil, false
+	cl.status, cl.header, cl.err, cl.tooLarge, cl.cut = 0, nil, nil, false, false
 	// Whatever came before provably did nothing, or this attempt would not be.
 	cl.began = false
 	cl.proof.reset()
@@ -154,7 +152,7 @@ func (cl *call) attempt(outer *http.Request) {
 		cl.err, cl.fatal = err, true
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, cl.cfg.timeout+cl.cfg.await)
+	ctx, cancel := context.WithTimeout(ctx, cl.timeout())
 	defer cancel()
 	rt := cl.c.reads
 	if cl.op.replay != replayAlways {
@@ -170,6 +168,16 @@ func (cl *call) attempt(outer *http.Request) {
 	}
 	cl.began = true
 	resp, err := rt.RoundTrip(req)
+	switch {
+	case err != nil:
+	case resp == nil:
+		err = errNoResponse
+	case resp.StatusCode < 200:
+		err = errBadStatus
+		if resp.Body != nil {
+			resp.Body.Close()
+		}
+	}
 	if err != nil {
 		cl.err = err
 		if outerErr := outer.Context().Err(); outerErr != nil {
@@ -194,6 +202,27 @@ func (cl *call) attempt(outer *http.Request) {
 			cl.err = outerErr
 		}
 	}
+}
+
+// timeout is how long an attempt may take: longer where the provider was asked
+// to hold its answer.
+func (cl *call) timeout() time.Duration {
+	d := cl.cfg.timeout
+	if cl.c.most > 0 {
+		d = min(d, cl.c.most)
+	}
+	if cl.op.await {
+		d += cl.cfg.await
+	}
+	return d
+}
+
+// settleTime is how long a request that was given up may still have effects.
+func (cl *call) settleTime() time.Duration {
+	if cl.cfg.settle > 0 {
+		return cl.cfg.settle
+	}
+	return max(minSettleTime, 2*cl.timeout())
 }
 
 // takeToken sets the token of the attempt.
@@ -255,7 +284,9 @@ func (cl *call) read(resp *http.Response) {
 			cl.buf.Truncate(int(limit))
 			cl.tooLarge = true
 		} else if cl.status < 300 {
-			cl.err = err // a broken error body is an error all the same
+			cl.err = err
+		} else {
+			cl.cut = err != nil // an error all the same, but who wrote it?
 		}
 	}
 	if cl.tooLarge && cl.status < 300 {
@@ -318,7 +349,7 @@ func (cl *call) outcome() Outcome {
 			return NotSent
 		}
 		return Ambiguous
-	case cl.status == http.StatusRequestTimeout, cl.status >= 500 && cl.status != http.StatusNotImplemented:
+	case cl.cut, cl.status == http.StatusRequestTimeout, cl.status >= 500 && cl.status != http.StatusNotImplemented:
 		return Ambiguous
 	case cl.again:
 		return NotSent // refused for now, and stopped while waiting
@@ -333,7 +364,7 @@ func (cl *call) failure(ctx context.Context, r *request) error {
 		f.recover = cl.recovery(r.probe)
 	}
 	c := cl.c
-	if stopped := ctx.Err(); stopped != nil && (cl.again || cl.interrupted) {
+	if stopped := ctx.Err(); stopped != nil && (cl.again || cl.interrupted || cl.cut) {
 		e := &TransportError{Provider: c.provider, Op: cl.op.name, Attempts: cl.attempts, fate: f, cause: stopped}
 		e.ctx = contextCause(ctx)
 		if cl.status >= 400 {

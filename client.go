@@ -159,6 +159,7 @@ type client struct {
 	writes   http.RoundTripper
 	traced   bool // nothing but our own transport is below
 	idle     transports
+	most     time.Duration // bound of every attempt, from the caller's http.Client; 0: none
 
 	*shared              // changes
 	me      *currentUser // changes
@@ -168,6 +169,7 @@ type client struct {
 type shared struct {
 	budget budget
 	pool   sync.Pool // of *bytes.Buffer
+	made   madeIDs
 }
 
 // currentUser is the caller's own user_id at Ace Data, once it is known.
@@ -234,9 +236,6 @@ func newClient(provider, scheme string, cfg *config, st *settings) (*client, err
 	if err != nil {
 		return nil, err
 	}
-	if hc := cfg.httpClient; hc != nil && hc.Timeout > 0 {
-		cfg.call.timeout = min(cfg.call.timeout, hc.Timeout)
-	}
 	c := &client{
 		provider: provider,
 		scheme:   scheme,
@@ -256,6 +255,9 @@ func newClient(provider, scheme string, cfg *config, st *settings) (*client, err
 	}
 	if err := c.checkSource(); err != nil {
 		return nil, err
+	}
+	if cfg.httpClient != nil {
+		c.most = cfg.httpClient.Timeout
 	}
 	c.pool.New = func() any { return new(bytes.Buffer) }
 	c.reads = c.layers(sends.reads, cfg.middleware)
@@ -277,6 +279,3 @@ func (c *client) closeIdle() {
 		c.idle.closeIdle()
 	}
 }
-
-// settleTime is how long a request that was given up may still take effect.
-func (cl *call) settleTime() time.Duration { return 2 * (cl.cfg.timeout + cl.cfg.await) }

@@ -181,6 +181,15 @@ func TestMiddlewareAndMeta(t *testing.T) {
 	assert.Empty(t, quiet.String(), "nothing at Info")
 }
 
+func TestTransportWithoutAnswerOrError(t *testing.T) {
+	t.Parallel()
+	rc := ricloudAt(t, "https://ricloud.example", "some-token-0123456789", keywright.WithMiddleware(func(http.RoundTripper) http.RoundTripper {
+		return roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, nil })
+	}))
+	_, err := rc.Key.Create(t.Context(), keywright.KeyCreateParams{})
+	require.ErrorIs(t, err, keywright.ErrOutcomeUnknown)
+}
+
 // A middleware that sends twice is found out.
 func TestDoubleWriteIsReported(t *testing.T) {
 	t.Parallel()

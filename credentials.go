@@ -115,6 +115,8 @@ func (c *Credential) decode(o *wire.Object) {
 
 func (c *Credential) ident() ident { return ident{text: string(c.ID)} }
 
+func (*Credential) kind() string { return "credential" }
+
 func (c *Credential) newSecret() (Secret, string) {
 	if c.Type == CredentialIdentity || c.Token.IsZero() && !c.Password.IsZero() {
 		return c.Password, "password"
@@ -202,7 +204,7 @@ func (s *CredentialService) Create(ctx context.Context, p CredentialCreateParams
 	}
 	name, _ := p.Name.Get()
 	r := &request{op: &opCredentialCreate, path: credentialsPath, params: p}
-	r.probe = probeCreated(func(ctx context.Context, m *Meta) (*Page[Credential], error) {
+	r.probe = probeCreated((*service)(s), func(ctx context.Context, m *Meta) (*Page[Credential], error) {
 		q := CredentialListParams{ApplicationIDs: []ApplicationID{p.ApplicationID}, Ordering: NewestFirst, Limit: maxAceDataLimit}
 		if name != "" {
 			q.Names = []string{name}
@@ -286,7 +288,9 @@ func checkCredential(op *operation, name Opt[string], amount Opt[float64], expir
 		if reason := uuidProblem(id); reason != "" {
 			return &ParamError{Op: op.name, Field: field, Reason: reason, Err: ErrInvalidID}
 		}
-		id = strings.ToLower(id)
+		if lower := strings.ToLower(id); lower != id { // as the provider will show it
+			return fail(field, "must be in lower case")
+		}
 		if first, twice := seen[id]; twice {
 			return fail(field, "repeats element "+itoa(first))
 		}
@@ -476,6 +480,9 @@ func (s *CredentialService) Rotate(ctx context.Context, credential *Credential, 
 	}
 	if got.ApplicationID == "" { // a sparse answer: no more than the secret
 		merged := *credential
+		if got.Username != "" {
+			merged.Username = got.Username
+		}
 		merged.Token, merged.Password, merged.Masked, merged.Extra = got.Token, got.Password, false, got.Extra
 		got = &merged
 	}
@@ -495,7 +502,7 @@ func (s *CredentialService) rotate(ctx context.Context, id CredentialID, old Sec
 	if err != nil {
 		return nil, err
 	}
-	r := &request{op: &opCredentialRotate, path: path + "/rotate/"}
+	r := &request{op: &opCredentialRotate, path: path + "/rotate/", hide: []Secret{old}}
 	r.probe = probeIssued(func(ctx context.Context) (*Credential, error) { return s.Retrieve(ctx, id) }, old)
 	c, err := issue[Credential](ctx, (*service)(s), r, ident{text: string(id)}, old, opts)
 	if err != nil {

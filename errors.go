@@ -180,8 +180,8 @@ func (e *APIError) Recover(ctx context.Context) (*Recovery, error) { return e.fa
 // whatever the server echoed: do not log it.
 func (e *APIError) Body() []byte { return []byte(e.body.Reveal()) }
 
-// Is matches the Err… classes, by the provider's code first and then by
-// status.
+// Is matches the Err… classes: below 500 by the provider's code first, and then
+// by status.
 func (e *APIError) Is(target error) bool {
 	if target == ErrOutcomeUnknown {
 		return e.fate.unknown()
@@ -190,7 +190,11 @@ func (e *APIError) Is(target error) bool {
 }
 
 func (e *APIError) class() error {
-	switch e.Code {
+	code := e.Code
+	if e.StatusCode >= 500 {
+		code = "" // whoever fails does not know what it says
+	}
+	switch code {
 	case "duplication":
 		return ErrDuplicate
 	case "not_authenticated", "authentication_failed", "unauthorized", "invalid_token", "token_expired":

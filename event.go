@@ -69,6 +69,8 @@ func (e *Event) decode(o *wire.Object) {
 
 func (e *Event) ident() ident { return ident{text: string(e.ID)} }
 
+func (*Event) kind() string { return "event" }
+
 // UnmarshalJSON reads an event as the provider sends it.
 func (e *Event) UnmarshalJSON(b []byte) error { return unmarshal(b, e) }
 

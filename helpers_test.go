@@ -31,7 +31,7 @@ func ricloud(t testing.TB, fake *keywrighttest.Ricloud, opts ...keywright.Option
 
 func ricloudAt(t testing.TB, url, token string, opts ...keywright.Option) *keywright.Ricloud {
 	t.Helper()
-	base := []keywright.Option{keywright.WithoutEnvironment(), keywright.WithBaseURL(url), quick(), keywright.WithTimeout(10 * time.Second)}
+	base := []keywright.Option{keywright.WithoutEnvironment(), keywright.WithBaseURL(url), quick(), keywright.WithTimeout(10 * time.Second), keywright.WithSettleTime(2 * attemptTimeout)}
 	if token != "" {
 		base = append(base, keywright.WithToken(token))
 	}
@@ -51,7 +51,7 @@ func aceDataAt(t testing.TB, url, token string, opts ...keywright.Option) *keywr
 	t.Helper()
 	base := []keywright.Option{
 		keywright.WithoutEnvironment(), keywright.WithBaseURL(url), keywright.WithToken(token),
-		quick(), keywright.WithTimeout(10 * time.Second),
+		quick(), keywright.WithTimeout(10 * time.Second), keywright.WithSettleTime(2 * attemptTimeout),
 	}
 	ad, err := keywright.NewAceData(append(base, opts...)...)
 	require.NoError(t, err)

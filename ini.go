@@ -105,7 +105,11 @@ func parseINI(source, text string) (map[string]setting, error) {
 			continue
 		}
 		if !slices.Contains(known, key) {
-			return fail("unknown key " + strconv.Quote(shorten(key, 40)) + " in [" + section + "]" + suggest(key, known))
+			// What is no slip of the pen could be anything, a token included.
+			if meant := nearest(key, known); meant != "" {
+				return fail("unknown key " + strconv.Quote(key) + " in [" + section + "]; did you mean " + strconv.Quote(meant) + "?")
+			}
+			return fail("unknown key in [" + section + "] (not shown)")
 		}
 		if _, twice := out[last]; twice {
 			return fail("key " + strconv.Quote(key) + " given twice")
@@ -130,11 +134,11 @@ func unquote(v string) (string, bool) {
 	return v[1 : len(v)-1], true
 }
 
-// suggest proposes the known word that is one or two edits away from word.
-func suggest(word string, known []string) string {
+// nearest returns the known word that is one or two edits away from word.
+func nearest(word string, known []string) string {
 	for _, k := range known {
 		if editDistance(word, k) <= 2 {
-			return "; did you mean " + strconv.Quote(k) + "?"
+			return k
 		}
 	}
 	return ""

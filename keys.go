@@ -110,6 +110,8 @@ func (k *Key) decode(o *wire.Object) {
 
 func (k *Key) ident() ident { return ident{number: int64(k.ID)} }
 
+func (*Key) kind() string { return "key" }
+
 func (k *Key) newSecret() (Secret, string) { return k.Token, "token" }
 
 // UnmarshalJSON reads a key as the provider sends it.
@@ -158,7 +160,7 @@ func (s *KeyService) Create(ctx context.Context, p KeyCreateParams, opts ...Call
 		return nil, err
 	}
 	r := &request{op: &opKeyCreate, path: "/keys", params: p}
-	r.probe = probeCreated(func(ctx context.Context, m *Meta) (*Page[Key], error) {
+	r.probe = probeCreated((*service)(s), func(ctx context.Context, m *Meta) (*Page[Key], error) {
 		return s.List(ctx, KeyListParams{Limit: allLimit}, WithMeta(m))
 	}, func(k *Key) time.Time { return k.DateCreated }, func(k *Key) bool { return k.matches(p.StorageConfig, p.WebhookConfig) })
 	return issue[Key](ctx, (*service)(s), r, ident{}, Secret{}, opts)
@@ -282,7 +284,7 @@ func (s *KeyService) rotate(ctx context.Context, id KeyID, old Secret, p KeyRota
 	if err != nil {
 		return nil, err
 	}
-	r := &request{op: &opKeyRotate, path: path, params: p}
+	r := &request{op: &opKeyRotate, path: path, params: p, hide: []Secret{old}}
 	r.probe = probeIssued(func(ctx context.Context) (*Key, error) { return s.Retrieve(ctx, id) }, old)
 	key, err := issue[Key](ctx, (*service)(s), r, ident{number: int64(id)}, old, opts)
 	if err != nil {

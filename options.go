@@ -41,6 +41,7 @@ type callConfig struct {
 	retrySet  bool
 	timeout   time.Duration // of an attempt
 	total     time.Duration // of the call
+	settle    time.Duration // 0: derived from the time-out
 	await     time.Duration
 	awaitSet  bool
 	meta      *Meta
@@ -188,8 +189,7 @@ func WithRetry(p RetryPolicy) SharedOption {
 }
 
 // WithTimeout bounds each attempt, its answer's body included; the default is
-// 30 seconds. Twice this time is the settle time: how long a change whose
-// answer was lost may still arrive at the provider.
+// 30 seconds.
 func WithTimeout(d time.Duration) SharedOption {
 	return sharedOption(func(c *callConfig) error {
 		if d <= 0 {
@@ -200,8 +200,23 @@ func WithTimeout(d time.Duration) SharedOption {
 	})
 }
 
+// WithSettleTime sets how long a change whose answer was lost may still take
+// effect at the provider: until then, its absence proves nothing. The default is
+// 60 seconds, or twice the time-out if that is longer. A shorter time is for
+// tests against a provider that is known to be quick.
+func WithSettleTime(d time.Duration) SharedOption {
+	return sharedOption(func(c *callConfig) error {
+		if d <= 0 {
+			return optionError("settle time", "must be greater than 0")
+		}
+		c.settle = d
+		return nil
+	})
+}
+
 // WithCallTimeout bounds the whole call: all attempts and the waits between
-// them. There is no bound by default but the context's.
+// them. There is no bound by default but the context's. It bounds each page of
+// an iteration and each look of a Wait, not the whole; give those a context.
 func WithCallTimeout(d time.Duration) SharedOption {
 	return sharedOption(func(c *callConfig) error {
 		if d <= 0 {

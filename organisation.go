@@ -162,6 +162,8 @@ func (g *Organisation) decode(o *wire.Object) {
 
 func (g *Organisation) ident() ident { return ident{number: int64(g.ID)} }
 
+func (*Organisation) kind() string { return "organisation" }
+
 // UnmarshalJSON reads an organisation as the provider sends it.
 func (g *Organisation) UnmarshalJSON(b []byte) error { return unmarshal(b, g) }
 

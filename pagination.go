@@ -185,6 +185,14 @@ func (l *lister[T, P]) decode(cfg callConfig, f *fetched) (*Page[T], error) {
 	env, bad := f.body.Each(func(o *wire.Object) {
 		v := P(new(T))
 		v.decode(o)
+		switch {
+		case v.ident().isZero():
+			o.Key = nil
+			o.Fatal("an item with an id", "one without")
+		case len(p.Items) > l.paged.maxLimit(): // one more is the cursor's own item
+			o.Key = nil
+			o.Fatal("at most "+itoa(l.paged.maxLimit())+" items", "more")
+		}
 		p.Items = append(p.Items, v)
 	})
 	if bad != nil {
@@ -212,7 +220,8 @@ func (l *lister[T, P]) decode(cfg callConfig, f *fetched) (*Page[T], error) {
 	if next.after != "" && next.after == f.cl.token.Reveal() {
 		return nil, l.refuse(f.cl, &wire.Error{Path: "id", Want: "an id", Got: "the token"}) // it would go into a URL
 	}
-	p.next = func(ctx context.Context) (*Page[T], error) { return l.after(ctx, cfg, f.at, next) }
+	from := f.at // not f, which holds the body
+	p.next = func(ctx context.Context) (*Page[T], error) { return l.after(ctx, cfg, from, next) }
 	return p, nil
 }
 
@@ -303,12 +312,14 @@ type pageSource[T any] interface {
 	stop()
 }
 
-// walk yields every item once. It knows the items of the page before, since a
-// row that is added or removed meanwhile moves its neighbours over the border,
-// and the cursors of all pages before, since a loop can be longer than a page.
+// walk yields the items, none that the page before had too: a row that is added
+// meanwhile moves its neighbours over the border. By cursor, it knows where all
+// pages before ended, since a loop can be longer than a page; by offset, pages
+// with nothing new are drift, unless there are too many in a row.
 func (l *lister[T, P]) walk(ctx context.Context, pages pageSource[T], yield func(*T, error) bool) {
 	var before, current map[ident]struct{}
 	cursors := make(map[ident]struct{})
+	stale := 0
 	for {
 		page, err := pages.next(ctx)
 		if err != nil {
@@ -323,16 +334,19 @@ func (l *lister[T, P]) walk(ctx context.Context, pages pageSource[T], yield func
 			return
 		}
 		last := P(page.Items[len(page.Items)-1]).ident()
-		if _, seen := cursors[last]; seen && page.HasMore {
-			yield(nil, l.looped())
-			return
+		if l.paged == byCursor {
+			if _, seen := cursors[last]; seen && page.HasMore {
+				yield(nil, l.looped())
+				return
+			}
+			cursors[last] = struct{}{}
 		}
-		cursors[last] = struct{}{}
 		before, current = current, before
 		if current == nil {
 			current = make(map[ident]struct{}, len(page.Items))
 		}
 		clear(current)
+		stale++
 		for _, v := range page.Items {
 			id := P(v).ident()
 			if _, seen := current[id]; seen {
@@ -342,12 +356,20 @@ func (l *lister[T, P]) walk(ctx context.Context, pages pageSource[T], yield func
 			if _, seen := before[id]; seen {
 				continue
 			}
+			stale = 0
 			if !yield(v, nil) {
 				return
 			}
 		}
+		if stale == maxStalePages {
+			yield(nil, l.looped())
+			return
+		}
 	}
 }
+
+// maxStalePages is how many pages by offset may bring nothing new in a row.
+const maxStalePages = 3
 
 // plainPages asks for a page when it is wanted.
 type plainPages[T any, P resource[T]] struct {

@@ -53,6 +53,8 @@ func (t *PlatformToken) decode(o *wire.Object) {
 
 func (t *PlatformToken) ident() ident { return ident{text: string(t.ID)} }
 
+func (*PlatformToken) kind() string { return "platform_token" }
+
 func (t *PlatformToken) newSecret() (Secret, string) { return t.Token, "token" }
 
 // UnmarshalJSON reads a platform token as the provider sends it.
@@ -90,6 +92,8 @@ func (u *User) decode(o *wire.Object) {
 }
 
 func (u *User) ident() ident { return ident{text: u.ID} }
+
+func (*User) kind() string { return "user" }
 
 // UnmarshalJSON reads a user as the provider sends it.
 func (u *User) UnmarshalJSON(b []byte) error { return unmarshal(b, u) }
@@ -139,7 +143,7 @@ func (s *PlatformTokenService) Create(ctx context.Context, p PlatformTokenCreate
 		return nil, err
 	}
 	r := &request{op: op, path: platformTokensPath, params: p}
-	r.probe = probeCreated(func(ctx context.Context, m *Meta) (*Page[PlatformToken], error) {
+	r.probe = probeCreated((*service)(s), func(ctx context.Context, m *Meta) (*Page[PlatformToken], error) {
 		q := PlatformTokenListParams{Ordering: NewestFirst, Limit: maxAceDataLimit}
 		if owner, ok := p.UserID.Get(); ok {
 			q.UserIDs = []string{owner}

@@ -7,17 +7,23 @@ import (
 // flight is a page that has been asked for.
 type flight struct {
 	at   position
+	meta Meta // of this page; the caller's is written when the page is wanted
 	done chan struct{}
 	raw  *fetched
 	err  error
 }
 
-// wait ends with the context of the fetch.
-func (f *flight) wait() { <-f.done }
+// wait ends with the context of the fetch, and tells the caller about it.
+func (f *flight) wait(caller *Meta) {
+	<-f.done
+	if caller != nil {
+		*caller = f.meta
+	}
+}
 
 // land waits for a page that nobody wants any more.
 func (f *flight) land() {
-	f.wait()
+	f.wait(nil)
 	if f.raw != nil {
 		f.raw.cl.release()
 	}
@@ -26,6 +32,9 @@ func (f *flight) land() {
 // depart asks for the page at a position.
 func (l *lister[T, P]) depart(ctx context.Context, cfg callConfig, at position) *flight {
 	f := &flight{at: at, done: make(chan struct{})}
+	if cfg.meta != nil {
+		cfg.meta = &f.meta
+	}
 	go func() {
 		defer close(f.done)
 		f.raw, f.err = l.fetch(ctx, cfg, at)
@@ -56,7 +65,7 @@ func (s *aheadPages[T, P]) next(ctx context.Context) (*Page[T], error) {
 		return nil, nil
 	}
 	f := s.flying
-	f.wait()
+	f.wait(s.cfg.meta)
 	s.flying = nil
 	if f.err != nil {
 		return nil, f.err
@@ -149,7 +158,7 @@ func (s *offsetPages[T, P]) get() (*Page[T], error) {
 	}
 	f := s.flying[0]
 	s.flying = s.flying[1:]
-	if f.wait(); f.err != nil {
+	if f.wait(s.cfg.meta); f.err != nil {
 		return nil, f.err
 	}
 	return s.l.decode(s.cfg, f.raw)

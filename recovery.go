@@ -6,6 +6,9 @@ import (
 	"errors"
 	"net/http"
 	"reflect"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 )
 
@@ -22,10 +25,15 @@ import (
 //	}
 //
 // Recover only reads. It returns as soon as the provider shows the change, and
-// else keeps looking until the settle time is over (twice the attempt's
-// time-out, 60 seconds by default, from the end of the lost attempt): only
+// else keeps looking until the settle time is over (60 seconds from the end of
+// the lost attempt, unless [WithSettleTime] says otherwise): only
 // then is "not there" a proof. The context may end it sooner; the Recovery
 // then says Ambiguous, and it may be called again.
+//
+// A lost create is told by its parameters and its time, and by not being one
+// that this client knows to be another call's. If other processes create the
+// same kind of thing at the same time, what is found may be theirs: give a
+// credential a name of its own.
 type Recovery struct {
 	// Outcome is Applied, NotApplied, or Ambiguous if the provider's state
 	// cannot tell.
@@ -33,6 +41,8 @@ type Recovery struct {
 	// Candidates are the resources that the call made or changed, as the
 	// provider has them now: one, or for a create several that all fit.
 	Candidates []any
+
+	provisional bool // may change until the settle time is over
 }
 
 // Resource returns the one candidate, such as a *Key or a *Credential, and nil
@@ -49,12 +59,56 @@ type lostCall struct {
 	token   Secret    // it authenticated with this
 	started time.Time // by our clock
 	done    bool      // the provider said 2xx
+	call    *byte     // names the call
+}
+
+// madeIDs knows which resources were made by which call of this client, so that
+// one call's resource is not taken for another's.
+type madeIDs struct {
+	sync.Mutex
+	owner map[madeID]*byte
+	turn  []madeID // in order, to forget the oldest
+}
+
+type madeID struct {
+	kind string
+	id   ident
+}
+
+// maxMadeIDs is how many resources are remembered: more than can be made within
+// the time that a lost create is looked for.
+const maxMadeIDs = 4096
+
+// note records that a resource was made by a call.
+func (m *madeIDs) note(kind string, id ident, call *byte) {
+	m.Lock()
+	defer m.Unlock()
+	if m.owner == nil {
+		m.owner = make(map[madeID]*byte)
+	}
+	key := madeID{kind, id}
+	if _, known := m.owner[key]; !known {
+		m.turn = append(m.turn, key)
+	}
+	m.owner[key] = call
+	if len(m.turn) > maxMadeIDs {
+		delete(m.owner, m.turn[0])
+		m.turn = m.turn[1:]
+	}
+}
+
+// by reports whether a resource was made by another call than this.
+func (m *madeIDs) by(kind string, id ident, call *byte) bool {
+	m.Lock()
+	defer m.Unlock()
+	other, known := m.owner[madeID{kind, id}]
+	return known && other != call
 }
 
 // recovery returns the Recover function of an error: it probes until there is
 // a verdict.
 func (cl *call) recovery(probe func(context.Context, lostCall) (*Recovery, error)) func(context.Context) (*Recovery, error) {
-	lost := lostCall{token: cl.token, started: cl.started, done: cl.status >= 200 && cl.status < 300}
+	lost := lostCall{token: cl.token, started: cl.started, done: cl.status >= 200 && cl.status < 300, call: new(byte)}
 	settled := time.Now().Add(cl.settleTime()) // the attempt is just over
 	return func(ctx context.Context) (*Recovery, error) {
 		return settle(ctx, settled, func(ctx context.Context) (*Recovery, error) { return probe(ctx, lost) })
@@ -77,7 +131,7 @@ func settle(ctx context.Context, settled time.Time, probe func(context.Context) 
 		switch {
 		case err != nil && (over || !passing(err)):
 			return &Recovery{Outcome: Ambiguous}, err
-		case err == nil && (over || found.Outcome != NotApplied):
+		case err == nil && (over || found.Outcome != NotApplied && !found.provisional):
 			return found, nil
 		}
 		if err := sleep(ctx, min(wait, max(0, time.Until(settled)))); err != nil {
@@ -115,9 +169,9 @@ func probeIssued[T any, P resource[T]](retrieve func(context.Context) (P, error)
 		case lost.done, !old.IsZero():
 			found.Outcome = Applied
 		default:
-			// The old token is not known, so nothing can be compared; but what
-			// was read is the token that the provider accepts.
-			found.Outcome = Ambiguous
+			// The old token is not known, so nothing can be compared; but once
+			// all is settled, what was read is the token that is accepted.
+			found.Outcome, found.provisional = Ambiguous, true
 		}
 		return found, nil
 	}
@@ -148,7 +202,7 @@ const probeLimit = 1000
 // probeCreated looks for the outcome of a create: it goes through a list,
 // newest first, for resources that fit and are no older than the call. The
 // provider's own clock, from a Date header, says how old that is.
-func probeCreated[T any, P resource[T]](list func(context.Context, *Meta) (*Page[T], error), made func(P) time.Time, fits func(P) bool) func(context.Context, lostCall) (*Recovery, error) {
+func probeCreated[T any, P resource[T]](s *service, list func(context.Context, *Meta) (*Page[T], error), made func(P) time.Time, fits func(P) bool) func(context.Context, lostCall) (*Recovery, error) {
 	return func(ctx context.Context, lost lostCall) (*Recovery, error) {
 		var meta Meta
 		page, err := list(ctx, &meta)
@@ -161,22 +215,35 @@ func probeCreated[T any, P resource[T]](list func(context.Context, *Meta) (*Page
 		}
 		since = since.Add(-createdSlack)
 		found := &Recovery{Outcome: NotApplied}
-		for seen := 0; seen < probeLimit; {
+		for seen := 0; ; {
 			for _, v := range page.Items {
-				if p := P(v); !made(p).Before(since) && fits(p) {
-					found.Candidates = append(found.Candidates, v)
+				p := P(v)
+				at := made(p)
+				if !fits(p) || !at.IsZero() && at.Before(since) || s.c.made.by(p.kind(), p.ident(), lost.call) {
+					continue
 				}
+				if at.IsZero() {
+					found.Outcome = Ambiguous // nobody knows how old it is
+				}
+				found.Candidates = append(found.Candidates, v)
 			}
 			if seen += len(page.Items); !page.HasMore {
 				break
+			}
+			if seen >= probeLimit {
+				found.Outcome = Ambiguous // there is more than was looked at
+				return found, nil
 			}
 			if page, err = page.Next(ctx); err != nil {
 				return nil, err
 			}
 		}
 		switch {
+		case found.Outcome == Ambiguous:
 		case len(found.Candidates) == 1:
 			found.Outcome = Applied
+			p := P(found.Candidates[0].(*T))
+			s.c.made.note(p.kind(), p.ident(), lost.call)
 		case len(found.Candidates) > 1:
 			found.Outcome = Ambiguous // one of them is ours
 		}
@@ -206,7 +273,7 @@ func (s *service) remove(ctx context.Context, r *request, look func(context.Cont
 	}
 	r.probe = func(ctx context.Context, _ lostCall) (*Recovery, error) {
 		err := look(ctx)
-		if errors.Is(err, ErrNotFound) {
+		if isGone(err) {
 			return &Recovery{Outcome: Applied}, nil
 		}
 		return &Recovery{Outcome: NotApplied}, err
@@ -218,7 +285,7 @@ func (s *service) remove(ctx context.Context, r *request, look func(context.Cont
 			cl.release()
 			return nil
 		}
-		if !first && errors.Is(err, ErrNotFound) {
+		if !first && isGone(err) {
 			return nil
 		}
 		var lost interface {
@@ -228,6 +295,12 @@ func (s *service) remove(ctx context.Context, r *request, look func(context.Cont
 			return err
 		}
 		found, unresolved := lost.Recover(ctx)
+		if stopped := ctx.Err(); stopped != nil {
+			return &TransportError{
+				Provider: s.c.provider, Op: r.op.name, Attempts: cfg.meta.Attempts, cause: stopped, ctx: contextCause(ctx), last: err,
+				fate: fate{outcome: Ambiguous, recover: lost.Recover},
+			}
+		}
 		if unresolved != nil {
 			return err
 		}
@@ -239,6 +312,13 @@ func (s *service) remove(ctx context.Context, r *request, look func(context.Cont
 		}
 		cfg.retry.MaxAttempts = attempts
 	}
+}
+
+// isGone reports whether an error is the provider's word that a resource does
+// not exist.
+func isGone(err error) bool {
+	var api *APIError
+	return errors.As(err, &api) && (api.StatusCode == http.StatusNotFound || api.StatusCode == http.StatusGone)
 }
 
 // reflects compares what an update asked for with what the provider shows. A
@@ -273,6 +353,10 @@ func sameValue(a, b any) bool {
 	if isEmpty(a) && isEmpty(b) {
 		return true
 	}
+	if x, ok := a.([]any); ok {
+		y, _ := b.([]any)
+		return sameSet(x, y)
+	}
 	if x, ok := a.(string); ok {
 		y, _ := b.(string)
 		if t, err := time.Parse(time.RFC3339, x); err == nil {
@@ -281,6 +365,20 @@ func sameValue(a, b any) bool {
 		}
 	}
 	return reflect.DeepEqual(a, b)
+}
+
+// sameSet compares lists of ids, whose order and case mean nothing.
+func sameSet(a, b []any) bool {
+	fold := func(list []any) []string {
+		out := make([]string, len(list))
+		for i, v := range list {
+			s, _ := v.(string)
+			out[i] = strings.ToLower(s)
+		}
+		slices.Sort(out)
+		return out
+	}
+	return slices.Equal(fold(a), fold(b))
 }
 
 func isEmpty(v any) bool {

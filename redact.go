@@ -59,12 +59,12 @@ func (r *redactor) text(s string) string {
 
 // id cleans a request id, which looks like a secret by nature.
 func (r *redactor) id(s string) string {
-	s = strings.Map(func(c rune) rune {
+	s = r.exact(strings.Map(func(c rune) rune {
 		if c <= 0x20 || c > 0x7e {
 			return -1
 		}
 		return c
-	}, r.exact(s))
+	}, s))
 	if len(s) > maxRequestID {
 		s = s[:maxRequestID]
 	}

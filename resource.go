@@ -26,6 +26,8 @@ type resource[T any] interface {
 	// decode reads the members of one JSON object.
 	decode(o *wire.Object)
 	ident() ident
+	// kind names the type.
+	kind() string
 }
 
 // secretive is a resource whose create and rotate exist to deliver a secret.
@@ -63,6 +65,7 @@ func change[T any, P resource[T]](ctx context.Context, s *service, r *request, i
 	if failed != nil {
 		return nil, cl.lost(failed, r)
 	}
+	cl.c.made.note(v.kind(), v.ident(), nil)
 	return v, nil
 }
 
@@ -83,13 +86,12 @@ func issue[T any, P resource[T]](ctx context.Context, s *service, r *request, id
 	if secret.IsZero() {
 		return nil, cl.lost(cl.decodeError(fate{}, name, "a new secret", "none"), r)
 	}
-	if !id.isZero() {
-		if secret.Equal(old) || secret.Equal(cl.token) {
-			failed := cl.decodeError(fate{}, name, "a new secret", "the old one")
-			failed.Err = ErrTokenUnchanged
-			return nil, cl.lost(failed, r)
-		}
+	if !old.IsZero() && secret.Equal(old) || secret.Equal(cl.token) {
+		failed := cl.decodeError(fate{}, name, "a new secret", "the old one")
+		failed.Err = ErrTokenUnchanged
+		return nil, cl.lost(failed, r)
 	}
+	cl.c.made.note(v.kind(), v.ident(), nil)
 	return v, nil
 }
 

@@ -181,7 +181,10 @@ func retryAfter(h http.Header, now time.Time) (time.Duration, bool) {
 	}
 	if n, err := strconv.ParseInt(v, 10, 64); err == nil {
 		// A negative number, and one that no Duration holds, is a mistake.
-		return time.Duration(n) * time.Second, n >= 0 && n <= int64(math.MaxInt64/time.Second)
+		if n < 0 || n > int64(math.MaxInt64/time.Second) {
+			return 0, false
+		}
+		return time.Duration(n) * time.Second, true
 	}
 	t, err := http.ParseTime(v)
 	if err != nil || !t.After(now) {
@@ -215,7 +218,7 @@ func (cl *call) run(ctx context.Context, req *http.Request) {
 // judge decides after an attempt whether there is another, and sets how long
 // to wait for it.
 func (cl *call) judge(ctx context.Context) bool {
-	if ctx.Err() != nil || cl.fatal {
+	if ctx.Err() != nil || cl.fatal || cl.cut && cl.op.replay != replayAlways {
 		return false
 	}
 	throttled, cost := false, int64(budgetTransient)

@@ -86,6 +86,8 @@ func (c *StorageConfig) decode(o *wire.Object) {
 
 func (c *StorageConfig) ident() ident { return ident{number: int64(c.ID)} }
 
+func (*StorageConfig) kind() string { return "storage_config" }
+
 // UnmarshalJSON reads a storage config as the provider sends it.
 func (c *StorageConfig) UnmarshalJSON(b []byte) error { return unmarshal(b, c) }
 
@@ -178,7 +180,7 @@ func (s *StorageConfigService) Create(ctx context.Context, p StorageConfigCreate
 		return nil, err
 	}
 	r.path = "/configs/storage"
-	r.probe = probeCreated(func(ctx context.Context, m *Meta) (*Page[StorageConfig], error) {
+	r.probe = probeCreated((*service)(s), func(ctx context.Context, m *Meta) (*Page[StorageConfig], error) {
 		return s.List(ctx, StorageConfigListParams{Limit: allLimit}, WithMeta(m))
 	}, func(c *StorageConfig) time.Time { return c.DateCreated }, func(c *StorageConfig) bool { return c.URL == p.URL })
 	return change[StorageConfig](ctx, (*service)(s), r, ident{}, opts)

@@ -96,6 +96,8 @@ func (t *Task) decode(o *wire.Object) {
 
 func (t *Task) ident() ident { return ident{text: string(t.ID)} }
 
+func (*Task) kind() string { return "task" }
+
 // UnmarshalJSON reads a task as the provider sends it.
 func (t *Task) UnmarshalJSON(b []byte) error { return unmarshal(b, t) }
 
@@ -184,7 +186,7 @@ func (s *TaskService) Wait(ctx context.Context, id TaskID, opts ...CallOption) (
 // startTest starts the test of a config.
 func startTest(ctx context.Context, s *service, op *operation, path, taskType string, opts []CallOption) (*Task, error) {
 	r := &request{op: op, path: path}
-	r.probe = probeCreated(func(ctx context.Context, m *Meta) (*Page[Task], error) {
+	r.probe = probeCreated(s, func(ctx context.Context, m *Meta) (*Page[Task], error) {
 		return (*TaskService)(s).List(ctx, TaskListParams{Type: taskType, Limit: allLimit}, WithMeta(m))
 	}, func(t *Task) time.Time { return t.DateCreated }, func(t *Task) bool { return t.Type == taskType })
 	task, err := change[Task](ctx, s, r, ident{}, opts)

@@ -167,6 +167,9 @@ func (f *fileToken) look() (*fileState, error) {
 	info, err := os.Stat(f.path)
 	switch {
 	case err != nil:
+		err = fileError(f.path, err)
+	case !info.Mode().IsRegular(): // reading a pipe could take for ever
+		err = &ConfigError{Source: f.path, Reason: "is not a regular file"}
 	case old != nil && unchanged(old.info, info, old.looked):
 		f.state.Store(next)
 		return next, nil
@@ -310,10 +313,14 @@ func (r *RotatingToken) Token(context.Context) (Secret, error) {
 }
 
 // Swap makes next the current token, and returns the one it replaces, which
-// is kept beside it until the next Swap.
+// is kept beside it until the next Swap. It changes nothing, and returns an
+// absent Secret, if next is absent or is the current token already.
 func (r *RotatingToken) Swap(next Secret) (previous Secret) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if next.IsZero() || next.Equal(r.pair.current) {
+		return Secret{}
+	}
 	r.pair.set(next)
 	r.err = checkToken(next)
 	return r.pair.previous

@@ -20,7 +20,7 @@ import (
 // Limits of an exchange.
 const (
 	defaultTimeout  = 30 * time.Second
-	dialTimeout     = 10 * time.Second
+	minSettleTime   = 60 * time.Second
 	maxErrorBody    = 1 << 20
 	maxResultBody   = 32 << 20
 	maxHeaderBytes  = 64 << 10
@@ -72,8 +72,6 @@ func newTransports(hc *http.Client) (transports, error) {
 
 func ownTransport(base *http.Transport) *http.Transport {
 	t := base.Clone()
-	t.DialContext = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext
-	t.TLSHandshakeTimeout = dialTimeout
 	t.MaxResponseHeaderBytes = maxHeaderBytes
 	return t
 }
@@ -125,7 +123,11 @@ type originGuard struct {
 	host   string
 }
 
-var errOtherOrigin = errors.New("request to another origin refused")
+var (
+	errOtherOrigin = errors.New("request to another origin refused")
+	errNoResponse  = errors.New("transport returned neither a response nor an error")
+	errBadStatus   = errors.New("answer without a final status")
+)
 
 func (g *originGuard) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Scheme != g.scheme || r.URL.Host != g.host {
@@ -142,7 +144,6 @@ type evidence struct {
 	asked  atomic.Bool  // the transport honours httptrace
 	got    atomic.Bool  // it had a connection
 	writes atomic.Int32 // times the request was written
-	hooks  httptrace.ClientTrace
 }
 
 // reset forgets what an attempt before showed.
@@ -167,14 +168,12 @@ func (e *evidence) written() int {
 }
 
 func (e *evidence) trace(ctx context.Context) context.Context {
-	if e.hooks.GotConn == nil {
-		e.hooks = httptrace.ClientTrace{
-			GetConn:      func(string) { e.asked.Store(true) },
-			GotConn:      func(httptrace.GotConnInfo) { e.got.Store(true) },
-			WroteRequest: func(httptrace.WroteRequestInfo) { e.writes.Add(1) },
-		}
-	}
-	return httptrace.WithClientTrace(ctx, &e.hooks)
+	// A new one each time: net/http adds the hooks of ctx to it.
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn:      func(string) { e.asked.Store(true) },
+		GotConn:      func(httptrace.GotConnInfo) { e.got.Store(true) },
+		WroteRequest: func(httptrace.WroteRequestInfo) { e.writes.Add(1) },
+	})
 }
 
 // permanent reports whether an attempt that got no answer would fail the same
@@ -226,8 +225,10 @@ func sanitise(err error) error {
 		return config
 	case errors.As(err, &param):
 		return param
-	case errors.Is(err, errOtherOrigin):
-		return errOtherOrigin
+	case err == nil:
+		return errNoResponse
+	case errors.Is(err, errOtherOrigin), errors.Is(err, errNoResponse), errors.Is(err, errBadStatus):
+		return err
 	case isTooLargeHeader(err):
 		return &causeError{"response headers are too large", ErrTooLarge}
 	case errors.As(err, &dns):

@@ -45,6 +45,8 @@ func (c *WebhookConfig) decode(o *wire.Object) {
 
 func (c *WebhookConfig) ident() ident { return ident{number: int64(c.ID)} }
 
+func (*WebhookConfig) kind() string { return "webhook_config" }
+
 func (c *WebhookConfig) newSecret() (Secret, string) { return c.Secret, "secret" }
 
 // UnmarshalJSON reads a webhook config as the provider sends it.
@@ -95,7 +97,7 @@ func (s *WebhookConfigService) Create(ctx context.Context, p WebhookConfigCreate
 		return nil, err
 	}
 	r := &request{op: &opWebhookCreate, path: "/configs/webhook", params: p}
-	r.probe = probeCreated(func(ctx context.Context, m *Meta) (*Page[WebhookConfig], error) {
+	r.probe = probeCreated((*service)(s), func(ctx context.Context, m *Meta) (*Page[WebhookConfig], error) {
 		return s.List(ctx, WebhookConfigListParams{Limit: allLimit}, WithMeta(m))
 	}, func(c *WebhookConfig) time.Time { return c.DateCreated }, func(c *WebhookConfig) bool { return c.URL == p.URL })
 	return issue[WebhookConfig](ctx, (*service)(s), r, ident{}, Secret{}, opts)

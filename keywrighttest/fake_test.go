@@ -121,7 +121,7 @@ func TestRicloudSpeaksLikeTheGoldenDocuments(t *testing.T) {
 		assert.Equal(t, want.status, status, path)
 		assert.Equal(t, want.slug, m["error"], path)
 	}
-	status, m = get("POST", "/organisation", `{"storage_config_default":1,"name":7}`)
+	status, _ = get("POST", "/organisation", `{"storage_config_default":1,"name":7}`)
 	assert.Equal(t, 400, status)
 	_, m = get("GET", "/organisation", "")
 	assert.Nil(t, m["storage_config_default"], "a refused update changes nothing")

@@ -79,7 +79,7 @@ type server struct {
 	mu       sync.Mutex
 	clock    *Clock
 	faults   []*Fault
-	requests []Request
+	requests []*Request
 	applied  map[string]int
 	opts     options
 
@@ -147,14 +147,8 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return a
 	}
 	s.mu.Lock()
-	slot := len(s.requests)
-	s.requests = append(s.requests, *req)
+	s.requests = append(s.requests, req)
 	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		s.requests[slot].Auth = req.Auth
-		s.mu.Unlock()
-	}()
 	switch {
 	case fault == nil:
 		a := handle()
@@ -199,7 +193,11 @@ func (s *server) Close() {
 func (s *server) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]Request(nil), s.requests...)
+	out := make([]Request, len(s.requests))
+	for i, r := range s.requests {
+		out[i] = *r
+	}
+	return out
 }
 
 // Count returns how many requests of an operation were received.

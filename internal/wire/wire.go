@@ -163,9 +163,12 @@ func (o *Object) Loose() *Object {
 // Err returns the first error met anywhere in the body.
 func (o *Object) Err() *Error { return o.r.err }
 
+// maxUnknown bounds what is kept of a hostile body.
+const maxUnknown = 256
+
 // keep adds an unconsumed value to Unknown.
 func (o *Object) keep() {
-	if raw := o.Raw(); string(raw) != "null" {
+	if raw := o.Raw(); string(raw) != "null" && len(o.Unknown) < maxUnknown {
 		o.Unknown = append(o.Unknown, Member{string(o.Key), raw})
 	}
 }
