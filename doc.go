@@ -77,17 +77,17 @@
 // retries, so that an outage is not made worse. [RetryPolicy] changes the
 // numbers, not the rules.
 //
-// The settle time is twice the time-out of an attempt, 60 seconds by default: a
-// change whose answer was lost may still arrive for that long, so that "it is
-// not there" proves nothing before. Deleting with a lost answer can take it, and
-// so can Recover; a context bounds both.
+// The settle time is 60 seconds, or twice the time-out of an attempt if that is
+// longer: a change whose answer was lost may still arrive for that long, so that
+// "it is not there" proves nothing before. Deleting with a lost answer can take
+// it, and so can Recover; a context bounds both. See [WithSettleTime].
 //
 // # Pagination
 //
 // List returns one [Page], and All an iterator over all of them that asks for
 // pages as they are needed, can be ranged again, and yields an error once, last.
-// No item is yielded twice, and a provider that goes in circles ends in
-// [ErrPaginationLoop]. [WithPrefetch] and [WithParallel] trade requests for
+// No item is yielded again from the page after, and a provider that goes in
+// circles ends in [ErrPaginationLoop]. [WithPrefetch] and [WithParallel] trade requests for
 // time. [Collect] gathers, up to a limit.
 //
 // Lists of Ace Data Cloud are narrowed to the caller's own user, who is looked

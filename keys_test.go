@@ -227,7 +227,7 @@ func TestRecoverUpdates(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			fake, ace := keywrighttest.StartRicloud(t), keywrighttest.StartAceData(t)
-			rc, ad := ricloud(t, fake, brief()), aceData(t, ace, brief())
+			rc, ad := ricloud(t, fake), aceData(t, ace)
 			s3 := keywright.AWSCredentials{AccessKeyID: "AKIA0", SecretAccessKey: keywright.NewSecret("some-secret")}
 			storage, err := rc.StorageConfig.Create(ctx, keywright.StorageConfigCreateParams{URL: "s3://bucket", Credentials: s3})
 			require.NoError(t, err)
@@ -283,7 +283,7 @@ func TestRecoverUpdatesThatAreNotShown(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	fake := keywrighttest.StartRicloud(t, keywrighttest.WithOlderShapes(), keywrighttest.WithMaskedTokens())
-	rc := ricloud(t, fake, brief())
+	rc := ricloud(t, fake)
 	s3 := keywright.AWSCredentials{AccessKeyID: "AKIA0", SecretAccessKey: keywright.NewSecret("some-secret")}
 	storage, err := rc.StorageConfig.Create(ctx, keywright.StorageConfigCreateParams{URL: "s3://bucket", Credentials: s3})
 	require.NoError(t, err)
@@ -313,7 +313,7 @@ func TestRecoverUpdatesThatAreNotShown(t *testing.T) {
 		assert.Equal(t, keywright.Ambiguous.String(), found.Outcome.String(), name)
 	}
 	ace := keywrighttest.StartAceData(t)
-	ad := aceData(t, ace, brief())
+	ad := aceData(t, ace)
 	c, err := ad.Credential.Create(ctx, keywright.CredentialCreateParams{ApplicationID: keywright.ApplicationID(ace.ApplicationID()), Name: keywright.Set("x")})
 	require.NoError(t, err)
 	ace.Inject(keywrighttest.Fault{Op: "credential.update", When: keywrighttest.AfterApply, Do: keywrighttest.Drop})

@@ -36,7 +36,7 @@ import (
 
 // attemptTimeout is short where a fault is a silence. Every test client settles
 // in twice that time.
-const attemptTimeout = time.Second
+const attemptTimeout = 1500 * time.Millisecond
 
 func brief() keywright.Option { return keywright.WithTimeout(attemptTimeout) }
 
@@ -361,7 +361,7 @@ var scenarios = map[string]func(t *testing.T, op string){
 			}
 			pipe(c, target)
 		})
-		w.rc = ricloudAt(t, "http://"+url, w.fake.Token(), counting(&w.sent), brief())
+		w.rc = ricloudAt(t, "http://"+url, w.fake.Token(), counting(&w.sent))
 		err := w.do(t.Context())
 		switch op {
 		case "read":
@@ -594,7 +594,7 @@ var scenarios = map[string]func(t *testing.T, op string){
 			for _, status := range []int{429, 503} {
 				t.Run(fmt.Sprint(status, " ", after), func(t *testing.T) {
 					t.Parallel()
-					w := newWorld(t, op, "", brief())
+					w := newWorld(t, op, "")
 					w.fake.Inject(keywrighttest.Retry(w.wireOp(), status, after))
 					start := time.Now()
 					err := w.do(t.Context())
@@ -624,7 +624,7 @@ var scenarios = map[string]func(t *testing.T, op string){
 		for _, status := range []int{500, 502, 503, 504} {
 			t.Run(fmt.Sprint(status), func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t, op, "", brief())
+				w := newWorld(t, op, "")
 				w.fake.Inject(keywrighttest.Fault{Op: w.wireOp(), Status: status, Body: "<html>oops</html>"})
 				err := w.do(t.Context())
 				switch op {

@@ -291,10 +291,14 @@ func (s *service) remove(ctx context.Context, r *request, look func(context.Cont
 		var lost interface {
 			Recover(context.Context) (*Recovery, error)
 		}
-		if OutcomeOf(err) != Ambiguous || !errors.As(err, &lost) || ctx.Err() != nil {
+		if OutcomeOf(err) != Ambiguous || !errors.As(err, &lost) || errors.Is(err, context.Canceled) {
 			return err
 		}
-		found, unresolved := lost.Recover(ctx)
+		var found *Recovery
+		unresolved := ctx.Err()
+		if unresolved == nil {
+			found, unresolved = lost.Recover(ctx)
+		}
 		if stopped := ctx.Err(); stopped != nil {
 			return &TransportError{
 				Provider: s.c.provider, Op: r.op.name, Attempts: cfg.meta.Attempts, cause: stopped, ctx: contextCause(ctx), last: err,
