@@ -330,7 +330,7 @@ func readToken(o *wire.Object, dst *Secret, masked *bool) {
 func readMaskable(o *wire.Object, dst *Secret, masked *bool, stars string, problem func(string) string) {
 	hidden := false
 	readSecret(o, dst, func(s string) string {
-		if isMask(s) || strings.Contains(s, stars) || strings.ContainsAny(s, "…•") {
+		if isMask(s) || strings.Contains(s, stars) || strings.Contains(s, "•") {
 			hidden = true
 			return ""
 		}

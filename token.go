@@ -401,9 +401,19 @@ func tokenProblem(s string) string {
 
 // isMask reports whether s is what a program shows in place of a secret.
 func isMask(s string) bool {
+	plain := true // most tokens have nothing that a mask is made of
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c >= 0x80, c == '*', c == '.', c == '[', c == '<', c == '(':
+			plain = false
+		}
+	}
+	if plain {
+		return strings.EqualFold(s, "redacted")
+	}
 	upper := strings.ToUpper(s)
 	switch upper {
-	case mask, "<REDACTED>", "REDACTED", "(REDACTED)", "***", "[FILTERED]", "[MASKED]":
+	case "<REDACTED>", "(REDACTED)", "***", "[FILTERED]", "[MASKED]":
 		return true
 	}
 	return strings.Contains(s, "…") || strings.Contains(s, "****") || strings.Contains(s, "••") ||

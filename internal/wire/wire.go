@@ -664,9 +664,10 @@ func isItems(key []byte) bool {
 // that is used again for every element. refs allows ids in place of objects.
 func (r *reader) each(el *Object, item func(*Object), refs bool) {
 	for el.index = 0; r.err == nil && r.more(); el.index++ {
-		switch kind := r.kind(); {
-		case kind == "an object":
-		case refs && (kind == "a number" || kind == "a string"):
+		switch kind := r.b[r.i]; {
+		case kind == '{':
+		case refs && kind != '[' && kind != 'n' && kind != 't' && kind != 'f':
+			shape := r.kind()
 			start := r.i
 			r.skip()
 			ref, err := Open([]byte(`{"id":`+string(r.b[start:r.i])+"}"), Strict)
@@ -676,13 +677,13 @@ func (r *reader) each(el *Object, item func(*Object), refs bool) {
 			}
 			if err != nil {
 				el.Key = nil
-				el.Fatal("an object or an id", kind)
+				el.Fatal("an object or an id", shape)
 				return
 			}
 			continue
 		default:
 			el.Key = nil
-			el.Fatal("an object", kind)
+			el.Fatal("an object", r.kind())
 			return
 		}
 		r.i++
