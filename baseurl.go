@@ -28,7 +28,7 @@ func parseBaseURL(raw string) (u *url.URL, reason string) {
 	}
 	u.Host = strings.ToLower(u.Host)
 	u.Path = strings.TrimRight(u.Path, "/")
-	for _, segment := range strings.Split(u.Path, "/") {
+	for segment := range strings.SplitSeq(u.Path, "/") {
 		if segment == "." || segment == ".." {
 			return nil, `must not contain "." or ".." in its path`
 		}

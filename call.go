@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -247,12 +248,8 @@ func (cl *call) takeToken(ctx context.Context) error {
 
 func (cl *call) headers() http.Header {
 	h := make(http.Header, len(cl.c.header)+len(cl.cfg.header)+3)
-	for k, v := range cl.c.header {
-		h[k] = v
-	}
-	for k, v := range cl.cfg.header {
-		h[k] = v
-	}
+	maps.Copy(h, cl.c.header)
+	maps.Copy(h, cl.cfg.header)
 	h["Authorization"] = []string{cl.c.scheme + cl.token.Reveal()}
 	if cl.body != nil {
 		h["Content-Type"] = cl.c.jsonType

@@ -3,6 +3,7 @@ package keywright
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -101,9 +102,7 @@ func (e *environment) readINI(path string, must bool) error {
 	if err != nil {
 		return err
 	}
-	for k, s := range found {
-		e.files[k] = s
-	}
+	maps.Copy(e.files, found)
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -117,9 +118,7 @@ func keyPage(t testing.TB, n int) []byte {
 	items := make([]map[string]any, n)
 	for i := range items {
 		item := map[string]any{}
-		for k, v := range key {
-			item[k] = v
-		}
+		maps.Copy(item, key)
 		item["id"] = n - i
 		item["token"] = "fake-token-key-" + strconv.Itoa(1000000+i) + "-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 		items[i] = item

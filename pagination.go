@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"iter"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -115,9 +116,7 @@ func (l *lister[T, P]) begin(ctx context.Context) (*lister[T, P], callConfig, er
 	}
 	ready := *l
 	ready.filters = url.Values{}
-	for k, v := range l.filters {
-		ready.filters[k] = v
-	}
+	maps.Copy(ready.filters, l.filters)
 	if l.narrow != nil {
 		if err := l.narrow(ctx, cfg, ready.filters); err != nil {
 			return nil, cfg, err
@@ -149,9 +148,7 @@ type fetched struct {
 
 func (l *lister[T, P]) fetch(ctx context.Context, cfg callConfig, at position) (*fetched, error) {
 	q := make(url.Values, len(l.filters)+2)
-	for k, v := range l.filters {
-		q[k] = v
-	}
+	maps.Copy(q, l.filters)
 	if l.limit > 0 {
 		q.Set("limit", strconv.Itoa(min(l.limit+at.widen, l.paged.maxLimit())))
 	}

@@ -39,14 +39,14 @@ func TestReadmeNamesWhatExists(t *testing.T) {
 		_, err := os.Stat(m[1])
 		require.NoError(t, err)
 	}
-	var tests string
+	var tests strings.Builder
 	for _, name := range []string{"matrix_test.go", "keys_test.go", "wire_test.go", "errors_test.go", "retry_test.go", "pagination_test.go", "leak_test.go", "badinput_test.go"} {
-		tests += read(t, name)
+		tests.WriteString(read(t, name))
 	}
 	named := regexp.MustCompile("`(Test[A-Za-z_]+)").FindAllStringSubmatch(readme, -1)
 	assert.NotEmpty(t, named)
 	for _, m := range named {
-		assert.Contains(t, tests, "func "+m[1]+"(")
+		assert.Contains(t, tests.String(), "func "+m[1]+"(")
 	}
 }
 

@@ -2,6 +2,7 @@ package keywright
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/keywright/keywright/internal/wire"
@@ -65,7 +66,9 @@ func change[T any, P resource[T]](ctx context.Context, s *service, r *request, i
 	if failed != nil {
 		return nil, cl.lost(failed, r)
 	}
-	cl.c.made.note(v.kind(), v.ident(), nil)
+	if id.isZero() {
+		cl.c.made.note(v.kind(), v.ident(), nil)
+	}
 	return v, nil
 }
 
@@ -91,7 +94,9 @@ func issue[T any, P resource[T]](ctx context.Context, s *service, r *request, id
 		failed.Err = ErrTokenUnchanged
 		return nil, cl.lost(failed, r)
 	}
-	cl.c.made.note(v.kind(), v.ident(), nil)
+	if id.isZero() {
+		cl.c.made.note(v.kind(), v.ident(), nil)
+	}
 	return v, nil
 }
 
@@ -155,10 +160,5 @@ func unknown(o *wire.Object) map[string]Secret {
 
 // known reports whether v is one of all.
 func known[T comparable](v T, all ...T) bool {
-	for _, k := range all {
-		if v == k {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(all, v)
 }

@@ -116,7 +116,7 @@ func measure(url string) (rows []row, err error) {
 	times("P2", "retrieve, CPU, one at a time", 1.10, cpuCost, load(2000, 1, retrieve), load(2000, 1, floorRetrieve))
 	times("P2", "retrieve, CPU, 64 at once", 1.10, cpuCost, load(6400, 64, retrieve), load(6400, 64, floorRetrieve))
 
-	body := []byte(fmt.Sprintf(keyJSON, 1, tokenText(1)))
+	body := fmt.Appendf(nil, keyJSON, 1, tokenText(1))
 	mem := &http.Client{Transport: &memory{body}}
 	ms, problem := newSDK("https://memory.example", keywright.WithHTTPClient(mem))
 	if problem != nil {

@@ -268,7 +268,7 @@ func iterateAndReport(url string, n int) error {
 	if err != nil {
 		return err
 	}
-	for _, line := range strings.Split(string(status), "\n") {
+	for line := range strings.SplitSeq(string(status), "\n") {
 		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
 			fmt.Println(strings.Fields(rest)[0])
 		}

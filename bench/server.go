@@ -44,17 +44,17 @@ func serve() error {
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		_, _ = w.Write(body)
 	}
-	one := []byte(fmt.Sprintf(keyJSON, 1, tokenText(0)))
+	one := fmt.Appendf(nil, keyJSON, 1, tokenText(0))
 	mux.HandleFunc("GET /keys/1", func(w http.ResponseWriter, _ *http.Request) { write(w, one) })
 	mux.HandleFunc("GET /keys/2", func(w http.ResponseWriter, _ *http.Request) { // one in a hundred fails
 		if calls.Add(1)%100 == 0 {
 			w.WriteHeader(http.StatusInternalServerError)
 			return
 		}
-		write(w, []byte(fmt.Sprintf(keyJSON, 2, tokenText(0))))
+		write(w, fmt.Appendf(nil, keyJSON, 2, tokenText(0)))
 	})
 	mux.HandleFunc("POST /keys/1/rotate", func(w http.ResponseWriter, _ *http.Request) {
-		write(w, []byte(fmt.Sprintf(keyJSON, 1, tokenText(rotations.Add(1)))))
+		write(w, fmt.Appendf(nil, keyJSON, 1, tokenText(rotations.Add(1))))
 	})
 	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, r *http.Request) {
 		away(r)
