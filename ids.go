@@ -101,11 +101,20 @@ func segmentProblem(s string) string {
 			return "contains control byte 0x" + strconv.FormatUint(uint64(c)+0x100, 16)[1:] + at
 		case c > 0x7f:
 			return "contains a non-ASCII byte" + at
-		case strings.IndexByte(`/\?#;:@&=+$,"<>^`+"`{|}[]", c) >= 0 && !uuidDress(s):
+		case !isUnreserved(c) && !uuidDress(s):
 			return "contains " + strconv.Quote(string(rune(c))) + at
 		}
 	}
 	return ""
+}
+
+// isUnreserved reports whether a path takes c as it is.
+func isUnreserved(c byte) bool {
+	switch {
+	case c >= '0' && c <= '9', c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z':
+		return true
+	}
+	return strings.IndexByte("-._~", c) >= 0
 }
 
 // looksSecret reports whether s has the shape of a provider's token.
