@@ -114,6 +114,10 @@ func TestBadIDs(t *testing.T) {
 			})
 		}
 	}
+	for _, id := range []keywright.TaskID{"urn:uuid:../admin", "{550e8400-e29b-41d4-a716-44665544/../}", "a!b", "a*b", "a'b"} {
+		_, err := rc.Task.Retrieve(ctx, id)
+		require.ErrorIs(t, err, keywright.ErrInvalidID, "one plain segment, whatever it looks like")
+	}
 	for _, id := range []keywright.KeyID{0, -1, math.MinInt64} {
 		_, err := rc.Key.Retrieve(ctx, id)
 		require.ErrorIs(t, err, keywright.ErrInvalidID)

@@ -101,7 +101,7 @@ func segmentProblem(s string) string {
 			return "contains control byte 0x" + strconv.FormatUint(uint64(c)+0x100, 16)[1:] + at
 		case c > 0x7f:
 			return "contains a non-ASCII byte" + at
-		case !isUnreserved(c) && !uuidDress(s):
+		case !isUnreserved(c):
 			return "contains " + strconv.Quote(string(rune(c))) + at
 		}
 	}
@@ -122,22 +122,18 @@ func looksSecret(s string) bool {
 	return strings.HasPrefix(s, "sk-") || strings.HasPrefix(s, "platform-") || strings.HasPrefix(s, "eyJ")
 }
 
-// uuidDress reports whether s is a UUID in one of its other spellings, for
-// which uuidProblem has better advice.
-func uuidDress(s string) bool {
-	return strings.HasPrefix(s, "urn:uuid:") || len(s) == 38 && s[0] == '{' && s[37] == '}'
-}
-
 // uuidProblem names what keeps s from being a UUID.
 func uuidProblem(s string) string {
+	switch {
+	case strings.HasPrefix(s, "urn:uuid:"):
+		return `is not a UUID in plain form (remove "urn:uuid:")`
+	case len(s) == 38 && s[0] == '{' && s[37] == '}':
+		return "is not a UUID in plain form (remove the braces)"
+	}
 	if reason := segmentProblem(s); reason != "" {
 		return reason
 	}
 	switch {
-	case strings.HasPrefix(s, "urn:uuid:"):
-		return `is not a UUID in plain form (remove "urn:uuid:")`
-	case s[0] == '{':
-		return "is not a UUID in plain form (remove the braces)"
 	case len(s) == 32 && isHex(s):
 		return "is not a UUID in hyphenated form"
 	case len(s) != 36:
