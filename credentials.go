@@ -339,7 +339,7 @@ func checkMetadata(op *operation, metadata Opt[map[string]any]) error {
 		switch v := v.(type) {
 		case map[string]any:
 			for k, inner := range v {
-				if err := walk(path+"."+string(pathWord(k)), inner, depth+1); err != nil {
+				if err := walk(path+"."+pathWord(k), inner, depth+1); err != nil {
 					return err
 				}
 			}

@@ -88,17 +88,17 @@ func segmentProblem(s string) string {
 	case looksSecret(s):
 		return "looks like a secret; pass the id (value not shown)"
 	case len(s) > maxID:
-		return "is " + strconv.Itoa(len(s)) + " bytes long; the limit is " + strconv.Itoa(maxID)
+		return "is " + itoa(len(s)) + " bytes long; the limit is " + itoa(maxID)
 	}
 	for i := range len(s) {
-		at := " at byte " + strconv.Itoa(i)
+		at := " at byte " + itoa(i)
 		switch c := s[i]; {
 		case c == '%':
 			return `contains "%"` + at + "; pass the raw id"
 		case c == ' ':
 			return "contains a space" + at
 		case c < 0x20 || c == 0x7f:
-			return "contains control byte 0x" + strconv.FormatUint(uint64(c)+0x100, 16)[1:] + at
+			return "contains control byte 0x" + hexByte(c) + at
 		case c > 0x7f:
 			return "contains a non-ASCII byte" + at
 		case !isUnreserved(c):
@@ -137,7 +137,7 @@ func uuidProblem(s string) string {
 	case len(s) == 32 && isHex(s):
 		return "is not a UUID in hyphenated form"
 	case len(s) != 36:
-		return "is not a UUID (" + strconv.Itoa(len(s)) + " characters; want 36)"
+		return "is not a UUID (" + itoa(len(s)) + " characters; want 36)"
 	}
 	zero := true
 	for i := range len(s) {
