@@ -159,6 +159,8 @@ func (cl *call) attempt(outer *http.Request) {
 	if cl.op.replay != replayAlways {
 		ctx = cl.proof.trace(ctx)
 		rt = cl.c.writes
+	} else if cl.cfg.fresh {
+		rt = cl.c.writes
 	}
 	req := outer.WithContext(ctx)
 	req.Header = cl.headers()

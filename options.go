@@ -49,6 +49,7 @@ type callConfig struct {
 	prefetch  bool
 	parallel  int
 	anyHolder bool
+	fresh     bool
 }
 
 type (
@@ -317,6 +318,16 @@ func WithParallel(n int) CallOption {
 func WithAnyHolder() CallOption {
 	return callOption(func(c *callConfig) error {
 		c.anyHolder = true
+		return nil
+	})
+}
+
+// WithFreshConnection makes a read use a connection of its own, as calls that
+// change something always do: it may meet another of the provider's frontends.
+// With [WithHTTPClient] the caller's transport decides.
+func WithFreshConnection() CallOption {
+	return callOption(func(c *callConfig) error {
+		c.fresh = true
 		return nil
 	})
 }

@@ -21,7 +21,8 @@ type AceData struct {
 	credentials  []object
 	tokens       []object
 	services     map[string]object
-	verify       map[string]bool // services that want verification
+	verify       map[string]bool      // services that want verification
+	since        map[string]time.Time // when a credential's secret is accepted
 }
 
 // apiIDs are the APIs that allowed_api_ids may name.
@@ -29,7 +30,7 @@ var apiIDs = [...]string{"e4fbc3b6-0000-4000-8000-000000000030", "e4fbc3b6-0000-
 
 // NewAceData starts a fake Ace Data Cloud. Close it when done.
 func NewAceData(opts ...Option) (*AceData, error) {
-	f := &AceData{server: newServer(opts), verify: make(map[string]bool)}
+	f := &AceData{server: newServer(opts), verify: make(map[string]bool), since: make(map[string]time.Time)}
 	f.server.route, f.server.handler = aceDataRoute, f.handle
 	f.user = template("acedata/platform_tokens_me_200.json")
 	service := func(fixture string) object {
@@ -211,14 +212,15 @@ func (f *AceData) newCredential(application, body object) object {
 		c["user_id"], c["granted"], c["granted_to_user_id"] = holder, true, holder
 	}
 	c["used_amount"] = 0.0
-	renew(c)
+	f.renew(c)
 	c["created_at"], c["updated_at"] = f.stamp(), f.stamp()
 	f.credentials = append(f.credentials, c)
 	return c
 }
 
 // renew gives a credential a new secret.
-func renew(c object) {
+func (f *AceData) renew(c object) {
+	f.since[c.text("id")] = f.clock.Now().Add(f.opts.lag)
 	if c["type"] == "Identity" {
 		c["username"], c["password"] = "u"+randomHex(16), "p"+randomHex(22)
 		return
@@ -248,6 +250,9 @@ func (f *AceData) summary(a object) object {
 
 // unusable says, with the data plane's code, why a credential does not work.
 func (f *AceData) unusable(c object) string {
+	if f.clock.Now().Before(f.since[c.text("id")]) {
+		return "401_invalid_token"
+	}
 	if at, err := time.Parse(time.RFC3339, c.text("expired_at")); err == nil && !f.clock.Now().Before(at) {
 		return "401_token_expired"
 	}
@@ -529,7 +534,7 @@ func (f *AceData) handleCredential(r *Request, verb, id string, body, caller obj
 			return f.refuse(http.StatusNotFound, "404_not_found")
 		}
 		username := c["username"]
-		renew(c)
+		f.renew(c)
 		c["username"], c["updated_at"] = username, f.stamp()
 		return reply(http.StatusOK, f.showCredential(c, true)), true
 	case "delete":

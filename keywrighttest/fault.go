@@ -43,6 +43,9 @@ const (
 	Drip
 	// Slow answers as if nothing were wrong, after Fault.Delay.
 	Slow
+	// Twice answers as if nothing were wrong, but the request arrives a second
+	// time right after, as from a proxy that sends it again.
+	Twice
 )
 
 // Fault is something that goes wrong with requests of one operation.
@@ -113,6 +116,8 @@ func (f *Fault) perform(w http.ResponseWriter, r *http.Request, a answer) {
 	switch f.Do {
 	case Answer:
 		f.apply(&a)
+		a.write(w)
+	case Twice:
 		a.write(w)
 	case Slow:
 		if wait(r.Context(), f.Delay) {

@@ -30,6 +30,7 @@ type Ricloud struct {
 // ricloudKey is a key with the tokens that it has had.
 type ricloudKey struct {
 	fields object
+	since  time.Time // when its token is accepted
 	graced []graced
 }
 
@@ -149,7 +150,10 @@ func (f *Ricloud) RemoveKey(id int64) {
 func (k *ricloudKey) id() int64 { return k.fields["id"].(int64) }
 
 func (k *ricloudKey) accepted(now time.Time) []string {
-	out := []string{k.fields.text("token")}
+	var out []string
+	if !now.Before(k.since) {
+		out = append(out, k.fields.text("token"))
+	}
 	for _, g := range k.graced {
 		if now.Before(g.until) {
 			out = append(out, g.token)
@@ -400,7 +404,7 @@ func (f *Ricloud) rotate(k *ricloudKey, force bool) {
 	default:
 		k.graced = []graced{old}
 	}
-	k.fields["token"] = newToken()
+	k.fields["token"], k.since = newToken(), f.clock.Now().Add(f.opts.lag)
 }
 
 // checkConfigs refuses references to configs that do not exist.

@@ -150,6 +150,10 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case fault == nil:
 		a := handle()
 		a.write(w)
+	case fault.Do == Twice:
+		a := handle()
+		handle()
+		fault.perform(w, r, a)
 	case fault.When == AfterApply, fault.Do == Slow && fault.When == BeforeApply:
 		fault.perform(w, r, handle())
 	case fault.When == LateApply:
@@ -286,6 +290,7 @@ type options struct {
 	meRefused       bool
 	testResult      func(config map[string]any) string
 	testDelay       time.Duration
+	lag             time.Duration
 	requireWebhooks bool
 }
 
@@ -353,6 +358,10 @@ func WithTestResult(result func(config map[string]any) string) Option {
 
 // WithTestDelay makes config tests take d.
 func WithTestDelay(d time.Duration) Option { return func(o *options) { o.testDelay = d } }
+
+// WithLag makes a new token be refused where tokens are used, for d after it
+// was issued.
+func WithLag(d time.Duration) Option { return func(o *options) { o.lag = d } }
 
 // WithWebhookRequired keeps a ricloud organisation unconfigured until it has a
 // valid webhook config as well.
