@@ -1,0 +1,403 @@
+package rotation
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+
+	"github.com/keywright/keywright/internal/durable"
+)
+
+// Journal is where an engine keeps the state of its jobs: a directory by
+// default. Another implementation must keep every promise that its methods
+// make; the engine's safety rests on them.
+type Journal interface {
+	// Begin takes the exclusive right to a job, until the session is closed
+	// or the process dies. It returns [ErrBusy] at once if another has it. A
+	// right that can be lost while the process is only paused is not enough:
+	// a call may be sent after a pause.
+	Begin(ctx context.Context, job string) (Session, error)
+	// Peek returns a job's latest record without any right to it; nil if
+	// there is none.
+	Peek(ctx context.Context, job string) ([]byte, error)
+}
+
+// Session is the exclusive right to a job's state.
+type Session interface {
+	// Load returns the latest record, nil if there is none. If the latest is
+	// damaged it returns the one before it, and damaged is true.
+	Load(ctx context.Context) (record []byte, damaged bool, err error)
+	// Save makes record the latest, durably, and keeps the one before it.
+	// After an error either may be the latest.
+	Save(ctx context.Context, record []byte) error
+	// Reserve makes sure that the next Save does not fail for want of space.
+	Reserve(ctx context.Context) error
+	// Append adds a line to the job's audit trail. It is durable at the
+	// latest when the next Save or Close returns.
+	Append(ctx context.Context, line []byte) error
+	// Last returns the last whole line of the audit trail; nil if there is
+	// none.
+	Last(ctx context.Context) ([]byte, error)
+	// Close gives the right up.
+	Close() error
+}
+
+// Files of a job's directory.
+const (
+	stateFile   = "state"         // the latest record
+	prevFile    = "state.prev"    // the one before
+	nextFile    = "state.next"    // about to become the latest
+	reserveFile = "state.reserve" // space for the next one
+	lockFile    = "lock"
+	auditFile   = "audit.jsonl"
+)
+
+// dirJournal keeps each job in a directory of its own.
+type dirJournal struct{ dir string }
+
+// NewDirJournal returns a [Journal] in a directory: for each job one below it
+// with its state, a lock and an audit trail. Directories have mode 0700, files
+// 0600. The lock is the kernel's, and ends with the process.
+func NewDirJournal(dir string) Journal { return dirJournal{dir} }
+
+func (j dirJournal) Begin(ctx context.Context, job string) (Session, error) {
+	fsys := durable.FromContext(ctx)
+	dir := filepath.Join(j.dir, job)
+	for _, d := range [...]string{j.dir, dir} {
+		if err := fsys.Mkdir(d); err != nil {
+			return nil, fmt.Errorf("rotation: journal: %w", err)
+		}
+		if err := checkPrivate(fsys, d); err != nil {
+			return nil, err
+		}
+	}
+	unlock, err := fsys.Lock(ctx, filepath.Join(dir, lockFile), false)
+	if errors.Is(err, durable.ErrLocked) {
+		return nil, fmt.Errorf("%w (%s)", ErrBusy, job)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("rotation: journal: %w", err)
+	}
+	s := &dirSession{fsys: fsys, dir: dir, unlock: unlock}
+	// The directory of a new job must outlive a power cut.
+	if err := fsys.SyncDir(j.dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("rotation: journal: %w", err), s.Close())
+	}
+	return s, nil
+}
+
+func (j dirJournal) Peek(ctx context.Context, job string) ([]byte, error) {
+	found, err := look(durable.FromContext(ctx), filepath.Join(j.dir, job))
+	return found.record, err
+}
+
+// checkPrivate refuses a directory that others may use.
+func checkPrivate(fsys durable.FS, dir string) error {
+	info, err := fsys.Lstat(dir)
+	if err != nil {
+		return fmt.Errorf("rotation: journal: %w", err)
+	}
+	switch problem := durable.PrivacyProblem(info); {
+	case !info.IsDir():
+		return fmt.Errorf("%w: %s is not a directory", ErrJournal, dir)
+	case problem != "":
+		return fmt.Errorf("%w: %s %s", ErrJournal, dir, problem)
+	}
+	return nil
+}
+
+// dirSession is a locked directory.
+type dirSession struct {
+	fsys   durable.FS
+	dir    string
+	unlock func() error
+	size   int    // of the latest block
+	seq    uint64 // of the latest record
+	broken bool   // a Save failed half way
+	audit  durable.File
+	last   []byte // line of the audit trail
+}
+
+func (s *dirSession) path(name string) string { return filepath.Join(s.dir, name) }
+
+func (s *dirSession) Load(context.Context) ([]byte, bool, error) {
+	found, err := look(s.fsys, s.dir)
+	if err != nil {
+		return nil, false, err
+	}
+	if err := s.settle(found); err != nil {
+		return nil, false, err
+	}
+	s.seq, s.size, s.broken = found.seq, found.size, false
+	return found.record, found.damaged, nil
+}
+
+// settle finishes a Save that was interrupted before its last rename, so that
+// the latest record is never in a file that is about to be written.
+func (s *dirSession) settle(found finding) error {
+	if found.name != nextFile && found.name != reserveFile {
+		return nil
+	}
+	// It was written whole; whether it was made durable, nobody knows.
+	f, err := s.fsys.OpenWrite(s.path(found.name))
+	if err != nil {
+		return fmt.Errorf("rotation: journal: %w", err)
+	}
+	if err := write(f, nil); err != nil {
+		return err
+	}
+	return s.install(found.name)
+}
+
+// install makes a written file the latest, and keeps the one before it.
+func (s *dirSession) install(name string) error {
+	if _, err := s.fsys.Lstat(s.path(stateFile)); err == nil {
+		if err := s.fsys.Rename(s.path(stateFile), s.path(prevFile)); err != nil {
+			return fmt.Errorf("rotation: journal: %w", err)
+		}
+	}
+	if err := s.fsys.Rename(s.path(name), s.path(stateFile)); err != nil {
+		return fmt.Errorf("rotation: journal: %w", err)
+	}
+	if err := s.fsys.SyncDir(s.dir); err != nil {
+		return fmt.Errorf("rotation: journal: %w", err)
+	}
+	return nil
+}
+
+func (s *dirSession) Save(ctx context.Context, record []byte) error {
+	if s.broken {
+		if _, _, err := s.Load(ctx); err != nil {
+			return err
+		}
+	}
+	s.broken = true
+	b := block(s.seq+1, record)
+	if s.audit != nil {
+		if err := s.audit.Sync(); err != nil {
+			return fmt.Errorf("rotation: audit: %w", err)
+		}
+	}
+	name, err := s.writeBlock(b)
+	if err != nil {
+		return err
+	}
+	if err := s.install(name); err != nil {
+		return err
+	}
+	s.seq, s.size, s.broken = s.seq+1, len(b), false
+	return nil
+}
+
+// writeBlock writes b to the reserved file, or to a new one, and returns the
+// file's name.
+func (s *dirSession) writeBlock(b []byte) (string, error) {
+	name := reserveFile
+	f, err := s.fsys.OpenWrite(s.path(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		name = nextFile
+		if err := s.remove(name); err != nil {
+			return "", err
+		}
+		f, err = s.fsys.Create(s.path(name))
+	}
+	if err != nil {
+		return "", fmt.Errorf("rotation: journal: %w", err)
+	}
+	return name, write(f, b)
+}
+
+// write writes b to f, makes it durable, and closes f.
+func write(f durable.File, b []byte) error {
+	_, err := f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("rotation: journal: %w", err)
+	}
+	return nil
+}
+
+func (s *dirSession) remove(name string) error {
+	if err := s.fsys.Remove(s.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("rotation: journal: %w", err)
+	}
+	return nil
+}
+
+func (s *dirSession) Reserve(context.Context) error {
+	if err := s.remove(reserveFile); err != nil {
+		return err
+	}
+	f, err := s.fsys.Create(s.path(reserveFile))
+	if err != nil {
+		return fmt.Errorf("rotation: journal: %w", err)
+	}
+	if err := write(f, make([]byte, s.size+2*blockSize)); err != nil {
+		return err
+	}
+	if err := s.fsys.SyncDir(s.dir); err != nil {
+		return fmt.Errorf("rotation: journal: %w", err)
+	}
+	return nil
+}
+
+func (s *dirSession) Close() error {
+	var err error
+	if s.audit != nil {
+		err = errors.Join(s.audit.Sync(), s.audit.Close())
+	}
+	return errors.Join(err, s.unlock())
+}
+
+func (s *dirSession) Append(_ context.Context, line []byte) error {
+	if err := s.openAudit(); err != nil {
+		return err
+	}
+	if _, err := s.audit.Write(append(bytes.Clone(line), '\n')); err != nil {
+		return fmt.Errorf("rotation: audit: %w", err)
+	}
+	s.last = bytes.Clone(line)
+	return nil
+}
+
+func (s *dirSession) Last(context.Context) ([]byte, error) {
+	err := s.openAudit()
+	return s.last, err
+}
+
+// openAudit opens the audit trail at its end, and closes a last line that was
+// cut off.
+func (s *dirSession) openAudit() error {
+	if s.audit != nil {
+		return nil
+	}
+	f, err := s.fsys.OpenWrite(s.path(auditFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		f, err = s.fsys.Create(s.path(auditFile))
+	}
+	if err != nil {
+		return fmt.Errorf("rotation: audit: %w", err)
+	}
+	s.audit = f
+	in := bufio.NewReader(f)
+	for {
+		line, err := in.ReadBytes('\n')
+		if whole, ok := bytes.CutSuffix(line, []byte{'\n'}); ok {
+			s.last = whole
+		} else if len(line) > 0 {
+			if _, err := f.Write([]byte{'\n'}); err != nil {
+				return fmt.Errorf("rotation: audit: %w", err)
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("rotation: audit: %w", err)
+		}
+	}
+}
+
+// A block is a record as it is on disk: a line that says what it is, the
+// record, and zeros up to a whole number of pages.
+const (
+	blockSize  = 4 << 10
+	blockMagic = "keywright-journal 1"
+	maxBlock   = 4 << 20
+)
+
+func block(seq uint64, record []byte) []byte {
+	head := fmt.Appendf(nil, "%s %d %d %s\n", blockMagic, seq, len(record), blockSum(seq, record))
+	b := append(head, record...)
+	return append(b, make([]byte, (blockSize-len(b)%blockSize)%blockSize)...)
+}
+
+func blockSum(seq uint64, record []byte) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%s %d %d\n", blockMagic, seq, len(record))
+	h.Write(record)
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+var errDamaged = fmt.Errorf("%w: damaged", ErrJournal)
+
+// parseBlock returns the record in a block.
+func parseBlock(b []byte) (seq uint64, record []byte, err error) {
+	head, rest, ok := bytes.Cut(b, []byte{'\n'})
+	fields, isBlock := bytes.CutPrefix(head, []byte(blockMagic+" "))
+	parts := bytes.Split(fields, []byte{' '})
+	if !ok || !isBlock || len(parts) != 3 {
+		return 0, nil, errDamaged
+	}
+	seq, err1 := strconv.ParseUint(string(parts[0]), 10, 64)
+	n, err2 := strconv.Atoi(string(parts[1]))
+	if err1 != nil || err2 != nil || n < 0 || n > len(rest) || blockSum(seq, rest[:n]) != string(parts[2]) {
+		return 0, nil, errDamaged
+	}
+	return seq, rest[:n], nil
+}
+
+// readBlock returns what is in a file: nil without an error if there is none.
+func readBlock(fsys durable.FS, path string) (b []byte, info fs.FileInfo, err error) {
+	b, info, err = durable.Read(fsys, path, maxBlock)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("rotation: journal: %w", err)
+	}
+	return b, info, nil
+}
+
+// finding is the latest record of a directory.
+type finding struct {
+	record  []byte
+	seq     uint64
+	name    string
+	size    int
+	damaged bool // a later one is damaged
+}
+
+// look finds the latest record that is whole. A file that never became the
+// latest may be anything; but the latest must be there and be whole, or else
+// be called damaged.
+func look(fsys durable.FS, dir string) (finding, error) {
+	var best finding
+	var seen bool // something was the latest once
+	for _, name := range [...]string{stateFile, nextFile, reserveFile, prevFile} {
+		b, _, err := readBlock(fsys, filepath.Join(dir, name))
+		if err != nil {
+			return finding{}, err
+		}
+		if b == nil {
+			continue
+		}
+		settled := name == stateFile || name == prevFile
+		seen = seen || settled
+		seq, record, err := parseBlock(b)
+		switch {
+		case err != nil && name == stateFile:
+			best.damaged = true
+		case err == nil && seq > best.seq:
+			// What comes after the latest settled record replaces a damaged one.
+			best = finding{record, seq, name, len(b), best.damaged && settled}
+		}
+	}
+	if best.name == prevFile {
+		best.damaged = true
+	}
+	if seen && best.record == nil {
+		return finding{}, errDamaged
+	}
+	return best, nil
+}

@@ -1,0 +1,419 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/keywright/keywright"
+)
+
+// run is one run of a job, which holds the job's lock.
+type run struct {
+	*Engine
+	job      Job
+	policy   Policy
+	traits   Traits
+	session  Session
+	vault    vault
+	clock    *timeline
+	campaign string // of the fleet that runs the job
+
+	rec     *record
+	op      *Operation
+	current keywright.Secret // in use while nothing is under way
+	resumed bool
+	waited  time.Duration
+}
+
+// pause ends a run that would have to wait too long.
+type pause struct{ until time.Time }
+
+func (p *pause) Error() string { return "rotation: waits until " + p.until.Format(time.RFC3339) }
+
+// run does something to a job under its lock.
+func (e *Engine) run(ctx context.Context, job Job, campaign string, do func(*run, context.Context) error) (*Result, error) {
+	if err := job.check(); err != nil {
+		return nil, err
+	}
+	ctx = e.context(ctx)
+	session, err := e.journal.Begin(ctx, job.Name)
+	if err != nil {
+		return nil, err
+	}
+	r := &run{Engine: e, job: job, policy: job.Policy.withDefaults(), traits: job.Strategy.Traits(), session: session, campaign: campaign}
+	result, err := r.under(ctx, do)
+	return result, errors.Join(err, session.Close())
+}
+
+func (r *run) under(ctx context.Context, do func(*run, context.Context) error) (*Result, error) {
+	if err := r.load(ctx); err != nil {
+		return nil, err
+	}
+	err := do(r, ctx)
+	result := &Result{
+		Job: r.job.Name, Operation: r.rec.Operation, State: r.rec.State, Resumed: r.resumed,
+		Finished: r.rec.Finished, Fingerprint: r.vault.fingerprint(r.current),
+	}
+	var p *pause
+	var refused *RefusedError
+	switch {
+	case errors.As(err, &p):
+		result.ResumeAt = p.until
+		return result, nil
+	case errors.As(err, &refused):
+		refused.Job = r.job.Name
+	}
+	if err != nil {
+		err = r.class(err)
+		r.observe(Failed{r.job.Name, r.rec.Operation, r.rec.State, err})
+	}
+	return result, err
+}
+
+// class makes sure that an error says whether anything is under way.
+func (r *run) class(err error) error {
+	for _, class := range [...]error{ErrRefused, ErrNotIssued, ErrUnfinished, ErrStuck, ErrNoWayBack} {
+		if errors.Is(err, class) {
+			return err
+		}
+	}
+	if r.rec.State.Finished() {
+		return fmt.Errorf("%w: %w", ErrNotIssued, err)
+	}
+	return r.unfinished(err)
+}
+
+// load reads the journal, or begins it.
+func (r *run) load(ctx context.Context) error {
+	b, damaged, err := r.session.Load(ctx)
+	if err != nil {
+		return err
+	}
+	r.vault = vault{sealer: r.sealer, job: r.job.Name}
+	if b == nil {
+		r.rec = &record{Version: recordVersion, Job: r.job.Name, Strategy: r.traits.Name, Lineage: randomHex(16), State: StateIdle}
+		r.vault.key = []byte(randomHex(64))
+		r.rec.FingerprintKey, err = r.vault.seal(ctx, keywright.NewSecret(string(r.vault.key)))
+	} else if r.rec, err = decodeRecord(b, r.job.Name); err == nil {
+		var key keywright.Secret
+		key, err = r.vault.open(ctx, r.rec.FingerprintKey)
+		r.vault.key = []byte(key.Reveal())
+	}
+	if err != nil {
+		return err
+	}
+	r.clock = newTimeline(r.Engine.clock, r.rec.Offset, r.rec.Latest)
+	if r.rec.State == StateStuck {
+		r.rec.State, r.rec.Resume, r.rec.Problem, r.rec.Steps = r.rec.Resume, "", "", nil
+	}
+	if r.rec.Strategy != r.traits.Name {
+		if !r.rec.State.Finished() {
+			return refuse(ReasonUnfinished, "a rotation by "+r.rec.Strategy+" is under way", "resume it with that strategy first")
+		}
+		r.rec.Strategy, r.rec.Data = r.traits.Name, nil
+	}
+	r.op = &Operation{
+		Job: r.job.Name, ID: r.rec.Operation, Lineage: r.rec.Lineage, Marker: marker(r.rec.Lineage, r.rec.Operation),
+		Data: maps.Clone(r.rec.Data), clock: r.clock,
+	}
+	if r.op.Data == nil {
+		r.op.Data = make(map[string]string)
+	}
+	for _, t := range [...]struct {
+		to     *keywright.Secret
+		sealed []byte
+	}{{&r.op.Old, r.rec.Old}, {&r.op.Replaced, r.rec.Replaced}, {&r.op.New, r.rec.New}, {&r.current, r.rec.Current}} {
+		if *t.to, err = r.vault.open(ctx, t.sealed); err != nil {
+			return err
+		}
+	}
+	return r.interrupted(ctx, damaged)
+}
+
+func marker(lineage, operation string) string { return "keywright-" + lineage + "-" + operation }
+
+// interrupted makes of the state that an earlier run was killed in the one to
+// go on from. What may have been sent shortly before is waited out.
+func (r *run) interrupted(ctx context.Context, damaged bool) error {
+	if damaged {
+		r.observe(Failed{r.job.Name, r.rec.Operation, r.rec.State, errDamaged})
+	}
+	switch s := r.rec.State; {
+	case s == StateIntent, damaged && (s == StatePlanned || s == StateResolving):
+		// After a damaged record nobody knows whether the call was begun.
+		r.unsettle()
+		return r.enter(ctx, StateResolving)
+	case s == StateRetiring, s == StateRollingBack:
+		r.unsettle()
+	}
+	switch r.rec.State {
+	case StateVerified, StateDistributing, StateConverging, StateRetiring:
+		r.handOver(r.op.New)
+	}
+	return nil
+}
+
+// unsettle notes that a call may be on its way until the settle time is over.
+func (r *run) unsettle() { r.rec.Quiet = r.clock.now().Add(r.policy.SettleTime) }
+
+// handOver gives a token to the client of this process.
+func (r *run) handOver(token keywright.Secret) {
+	if r.job.Self != nil {
+		r.job.Self.Swap(token)
+	}
+}
+
+// enter makes a state durable.
+func (r *run) enter(ctx context.Context, to State) error {
+	from := r.rec.State
+	r.rec.State = to
+	if err := r.save(ctx, auditEntry{From: from, To: to, Problem: r.rec.Problem}); err != nil {
+		r.rec.State = from
+		return err
+	}
+	r.observe(StateChanged{
+		r.job.Name, r.rec.Operation, from, to,
+		r.vault.fingerprint(r.op.Old), r.vault.fingerprint(r.op.New), r.rec.Latest,
+	})
+	if !r.rec.Deadline.IsZero() && !to.Finished() {
+		r.observe(Window{r.job.Name, r.rec.Operation, r.rec.Deadline.Sub(r.rec.Latest)})
+	}
+	return nil
+}
+
+// enterSink makes the state of a sink durable.
+func (r *run) enterSink(ctx context.Context, k *sinkRecord, to SinkState, problem error) error {
+	k.State, k.Problem = to, ""
+	if problem != nil {
+		k.Problem = problem.Error()
+	}
+	if to == SinkConfirmed {
+		k.At = r.clock.now()
+	}
+	if err := r.save(ctx, auditEntry{Sink: k.Name, SinkState: to, Problem: k.Problem}); err != nil {
+		return err
+	}
+	r.observe(SinkChanged{r.job.Name, r.rec.Operation, k.Name, to, r.rec.Latest})
+	return nil
+}
+
+// save writes the record and a line of the audit trail. What has happened must
+// be written down even if ctx has ended meanwhile.
+func (r *run) save(ctx context.Context, a auditEntry) error {
+	ctx = context.WithoutCancel(ctx)
+	rec := r.rec
+	rec.Data, rec.Offset, rec.Latest = r.op.Data, r.clock.offset(), r.clock.now()
+	for _, t := range [...]struct {
+		to    *[]byte
+		token keywright.Secret
+	}{{&rec.Old, r.op.Old}, {&rec.Replaced, r.op.Replaced}, {&rec.New, r.op.New}, {&rec.Current, r.current}} {
+		var err error
+		if *t.to, err = r.vault.reseal(ctx, *t.to, t.token); err != nil {
+			return err
+		}
+	}
+	last, err := r.session.Last(ctx)
+	if err != nil {
+		return err
+	}
+	a.Time, a.Operation = rec.Latest.Format(time.RFC3339Nano), rec.Operation
+	a.Old, a.New = r.vault.fingerprint(r.op.Old), r.vault.fingerprint(r.op.New)
+	if err := r.session.Append(ctx, a.line(last)); err != nil {
+		return err
+	}
+	return r.session.Save(ctx, rec.encode())
+}
+
+// rotate begins a rotation, or goes on with one.
+func (r *run) rotate(ctx context.Context) error {
+	if r.rec.State.Finished() {
+		if r.campaign != "" && r.rec.Campaign == r.campaign && r.rec.State == StateDone {
+			return nil // an earlier run of this campaign did it
+		}
+		if err := r.plan(ctx); err != nil {
+			return err
+		}
+	} else {
+		r.resumed = true
+	}
+	return r.advance(ctx)
+}
+
+// resume goes on with a rotation, if one is under way.
+func (r *run) resume(ctx context.Context) error {
+	r.resumed = !r.rec.State.Finished()
+	return r.advance(ctx)
+}
+
+// rollback takes a rotation back.
+func (r *run) rollback(ctx context.Context) error {
+	_, undoes := r.job.Strategy.(Undoer)
+	switch s := r.rec.State; {
+	case s.Finished():
+		return fmt.Errorf("%w: nothing is under way", ErrNoWayBack)
+	case s == StatePlanned:
+		return r.giveUp(ctx, nil)
+	case !undoes || !r.traits.Reversible:
+		return fmt.Errorf("%w: %s goes forward only; run Resume", ErrNoWayBack, r.traits.Name)
+	case s == StateRetiring:
+		return fmt.Errorf("%w: the old token is being retired; run Resume", ErrNoWayBack)
+	case r.op.Old.IsZero():
+		return fmt.Errorf("%w: the old token is not known; run Resume", ErrNoWayBack)
+	case s == StateResolving:
+		if err := r.resolve(ctx, false); err != nil || r.rec.State.Finished() {
+			return err
+		}
+	}
+	r.resumed = true
+	if r.rec.State != StateRollingBack {
+		for i := range r.rec.Sinks {
+			if k := &r.rec.Sinks[i]; k.State != SinkPending {
+				k.State = SinkWriting
+			}
+		}
+		r.rec.Since = time.Time{}
+		if err := r.enter(ctx, StateRollingBack); err != nil {
+			return err
+		}
+	}
+	return r.advance(ctx)
+}
+
+// advance takes one step after the other until nothing is under way.
+func (r *run) advance(ctx context.Context) error {
+	for {
+		var err error
+		switch r.rec.State {
+		case StatePlanned:
+			if r.resumed { // by an earlier run: look again
+				if err = r.plan(ctx); err != nil {
+					return err
+				}
+				r.resumed = false
+			}
+			err = r.issue(ctx)
+		case StateResolving:
+			err = r.resolve(ctx, true)
+		case StateIssued:
+			err = r.verify(ctx)
+		case StateVerified:
+			err = r.extend(ctx)
+		case StateDistributing:
+			err = r.distribute(ctx)
+		case StateConverging:
+			err = r.converge(ctx)
+		case StateRetiring:
+			err = r.retire(ctx)
+		case StateRollingBack:
+			err = r.goBack(ctx)
+		default:
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// giveUp ends an attempt that has issued nothing.
+func (r *run) giveUp(ctx context.Context, cause error) error {
+	if !r.op.Old.IsZero() {
+		r.current = r.op.Old
+	}
+	r.op.Old, r.op.Replaced, r.op.New = keywright.Secret{}, keywright.Secret{}, keywright.Secret{}
+	r.rec.Sinks, r.rec.Deadline, r.rec.Attempts = nil, time.Time{}, 0
+	r.rec.Problem = ""
+	if cause != nil {
+		r.rec.Problem = cause.Error()
+	}
+	if err := r.enter(ctx, StateIdle); err != nil {
+		return r.unfinished(errors.Join(cause, err))
+	}
+	if cause == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrNotIssued, cause)
+}
+
+// stuck ends a run that needs a person.
+func (r *run) stuck(ctx context.Context, cause error, steps ...string) error {
+	steps = append(steps, "then run Resume")
+	err := &StuckError{Job: r.job.Name, State: r.rec.State, Steps: steps, Err: cause}
+	r.rec.Resume, r.rec.Problem, r.rec.Steps = r.rec.State, cause.Error(), steps
+	if serr := r.enter(ctx, StateStuck); serr != nil {
+		return errors.Join(err, serr)
+	}
+	return err
+}
+
+// unfinished ends a run that can go on later.
+func (r *run) unfinished(cause error) error {
+	return fmt.Errorf("%w (%s, in %s): %w", ErrUnfinished, r.job.Name, r.rec.State, cause)
+}
+
+// Waits between two tries of a step.
+const (
+	firstWait = 250 * time.Millisecond
+	maxWait   = 10 * time.Second
+)
+
+// sleep waits for d, unless that makes the run wait longer than the policy
+// allows.
+func (r *run) sleep(ctx context.Context, d time.Duration, why string) error {
+	r.waited += d
+	if m := r.policy.MaxWait; m != 0 && r.waited > m {
+		return &pause{r.clock.atLeast().Add(d)}
+	}
+	r.observe(Waiting{r.job.Name, r.rec.Operation, r.rec.State, d, why})
+	if err := r.clock.sleepUntil(ctx, r.clock.atLeast().Add(d), r.askTime); err != nil {
+		return r.unfinished(err)
+	}
+	return nil
+}
+
+// askTime has the strategy look at the provider, for the time that it says.
+func (r *run) askTime(ctx context.Context) {
+	look := *r.op
+	if look.New.IsZero() {
+		_, _ = r.job.Strategy.Resolve(ctx, &look)
+	} else {
+		_ = r.job.Strategy.Verify(ctx, &look)
+	}
+}
+
+// try calls step until it succeeds or fails for good, for at most d.
+func (r *run) try(ctx context.Context, d time.Duration, why string, again func(error) bool, step func() error) error {
+	until := r.clock.atLeast().Add(d)
+	for wait := firstWait; ; wait = min(2*wait, maxWait) {
+		err := step()
+		switch {
+		case err == nil, ended(err):
+			return err
+		case ctx.Err() != nil:
+			return r.unfinished(err)
+		case !again(err) || !r.clock.atLeast().Before(until):
+			return err
+		}
+		r.observe(Failed{r.job.Name, r.rec.Operation, r.rec.State, err})
+		var api *keywright.APIError
+		if errors.As(err, &api) {
+			wait = max(wait, min(api.RetryAfter, time.Minute))
+		}
+		if err := r.sleep(ctx, wait, why); err != nil {
+			return err
+		}
+	}
+}
+
+// ended reports whether an error is this run's own way of ending.
+func ended(err error) bool {
+	var p *pause
+	return errors.As(err, &p) || errors.Is(err, ErrUnfinished) || errors.Is(err, ErrStuck)
+}
+
+// list joins names for people.
+func list(names []string) string { return strings.Join(names, ", ") }

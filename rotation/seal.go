@@ -1,0 +1,139 @@
+package rotation
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/keywright/keywright/internal/durable"
+)
+
+// Sealer encrypts the tokens in a journal. label is bound to the sealed text:
+// Open fails for another. A Sealer may use a key service; it is asked a few
+// times per rotation.
+type Sealer interface {
+	Seal(ctx context.Context, plain []byte, label string) ([]byte, error)
+	Open(ctx context.Context, sealed []byte, label string) ([]byte, error)
+}
+
+const sealKeySize = 32 // AES-256
+
+// SealKeyFile returns a [Sealer] with the key in a file, which is made on first
+// use with mode 0600. Keep it away from the journal's backups: together they
+// are the tokens.
+func SealKeyFile(path string) Sealer { return keyFile(path) }
+
+// SealKeyEnv returns a [Sealer] with the key in an environment variable: 64
+// hexadecimal digits, such as from "openssl rand -hex 32".
+func SealKeyEnv(variable string) Sealer { return keyEnv(variable) }
+
+type keyFile string
+
+func (k keyFile) Seal(ctx context.Context, plain []byte, label string) ([]byte, error) {
+	key, err := k.key(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return seal(key, plain, label)
+}
+
+func (k keyFile) Open(ctx context.Context, sealed []byte, label string) ([]byte, error) {
+	key, err := k.key(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return unseal(key, sealed, label)
+}
+
+// key reads the key file, and makes it if there is none. Of two processes that
+// make one at the same time, both use the first.
+func (k keyFile) key(ctx context.Context) ([]byte, error) {
+	fsys, path := durable.FromContext(ctx), string(k)
+	b, _, err := durable.Read(fsys, path, 4<<10)
+	if !errors.Is(err, fs.ErrNotExist) {
+		if err != nil {
+			return nil, fmt.Errorf("rotation: sealing key: %w", err)
+		}
+		return parseKey(path, string(b))
+	}
+	fresh := make([]byte, sealKeySize)
+	_, _ = rand.Read(fresh) // never fails
+	tmp := path + "." + hex.EncodeToString(fresh[:4]) + ".tmp"
+	_, _ = rand.Read(fresh) // the name has told four bytes
+	err = durable.Replace(ctx, fsys, tmp, []byte(hex.EncodeToString(fresh)+"\n"), durable.Options{})
+	if err == nil {
+		if err = fsys.Link(tmp, path); errors.Is(err, fs.ErrExist) {
+			err = nil // somebody was faster
+		}
+		err = errors.Join(err, fsys.Remove(tmp), fsys.SyncDir(filepath.Dir(path)))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("rotation: sealing key: %w", err)
+	}
+	if b, _, err = durable.Read(fsys, path, 4<<10); err != nil {
+		return nil, fmt.Errorf("rotation: sealing key: %w", err)
+	}
+	return parseKey(path, string(b))
+}
+
+type keyEnv string
+
+func (k keyEnv) Seal(_ context.Context, plain []byte, label string) ([]byte, error) {
+	key, err := parseKey(string(k), os.Getenv(string(k)))
+	if err != nil {
+		return nil, err
+	}
+	return seal(key, plain, label)
+}
+
+func (k keyEnv) Open(_ context.Context, sealed []byte, label string) ([]byte, error) {
+	key, err := parseKey(string(k), os.Getenv(string(k)))
+	if err != nil {
+		return nil, err
+	}
+	return unseal(key, sealed, label)
+}
+
+func parseKey(source, text string) ([]byte, error) {
+	key, err := hex.DecodeString(strings.TrimSpace(text))
+	if err != nil || len(key) != sealKeySize {
+		return nil, fmt.Errorf("%w: %s: want a sealing key of 64 hexadecimal digits", ErrJournal, source)
+	}
+	return key, nil
+}
+
+func gcm(key []byte) (cipher.AEAD, error) {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCMWithRandomNonce(block)
+}
+
+func seal(key, plain []byte, label string) ([]byte, error) {
+	aead, err := gcm(key)
+	if err != nil {
+		return nil, err
+	}
+	return aead.Seal(nil, nil, plain, []byte(label)), nil
+}
+
+func unseal(key, sealed []byte, label string) ([]byte, error) {
+	aead, err := gcm(key)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := aead.Open(nil, nil, sealed, []byte(label))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s does not open with this sealing key", ErrJournal, label)
+	}
+	return plain, nil
+}
