@@ -87,9 +87,12 @@ func (j dirJournal) Begin(ctx context.Context, job string) (Session, error) {
 		return nil, fmt.Errorf("rotation: journal: %w", err)
 	}
 	s := &dirSession{fsys: fsys, dir: dir, unlock: unlock}
-	// The directory of a new job must outlive a power cut.
-	if err := fsys.SyncDir(j.dir); err != nil {
-		return nil, errors.Join(fmt.Errorf("rotation: journal: %w", err), s.Close())
+	// New directories must outlive a power cut. A parent that may not be read
+	// was not made by us.
+	for _, d := range [...]string{filepath.Dir(j.dir), j.dir} {
+		if err := fsys.SyncDir(d); err != nil && !errors.Is(err, fs.ErrPermission) {
+			return nil, errors.Join(fmt.Errorf("rotation: journal: %w", err), s.Close())
+		}
 	}
 	return s, nil
 }

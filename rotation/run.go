@@ -114,7 +114,7 @@ func (r *run) load(ctx context.Context) error {
 		if !r.rec.State.Finished() {
 			return refuse(ReasonUnfinished, "a rotation by "+r.rec.Strategy+" is under way", "resume it with that strategy first")
 		}
-		r.rec.Strategy, r.rec.Data = r.traits.Name, nil
+		r.rec.Strategy, r.rec.Data, r.rec.Issued = r.traits.Name, nil, time.Time{}
 	}
 	r.op = &Operation{
 		Job: r.job.Name, ID: r.rec.Operation, Lineage: r.rec.Lineage, Marker: marker(r.rec.Lineage, r.rec.Operation),
