@@ -9,17 +9,23 @@ import (
 // Clock is where an engine takes the time from and how it waits. The default
 // is the system's.
 type Clock interface {
-	// Now returns the time. If it has a monotonic reading, that is used to
-	// tell a clock that was set from time that passed.
+	// Now returns the time of day.
 	Now() time.Time
+	// Elapsed returns the time since a moment that stays the same, by a clock
+	// that nobody sets. It may stand still while the machine is suspended.
+	Elapsed() time.Duration
 	// Sleep waits for d or until ctx ends, whose error it then returns.
 	Sleep(ctx context.Context, d time.Duration) error
 }
 
 // systemClock is the system's time.
-type systemClock struct{}
+type systemClock struct{ start time.Time }
 
-func (systemClock) Now() time.Time { return time.Now() }
+func newSystemClock() systemClock { return systemClock{time.Now()} }
+
+func (systemClock) Now() time.Time { return time.Now().Round(0) }
+
+func (c systemClock) Elapsed() time.Duration { return time.Since(c.start) }
 
 func (systemClock) Sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
@@ -33,25 +39,25 @@ func (systemClock) Sleep(ctx context.Context, d time.Duration) error {
 }
 
 // timeline is the provider's time as it is known here: when it was last seen,
-// and what the local clock has said since. The local clock may jump, and its
-// monotonic part stops while the machine is suspended.
+// and what two local clocks have said since. The time of day may be set, and
+// the other clock may stand still while the machine is suspended.
 type timeline struct {
 	clock Clock
 
 	mu     sync.Mutex
-	anchor time.Time // the provider's time
-	at     time.Time // the local time then
+	anchor time.Time     // the provider's time
+	wall   time.Time     // the time of day then
+	mono   time.Duration // the other clock then
 }
 
 // newTimeline starts from what the journal knows: the provider's offset, and
 // a time that has certainly passed.
 func newTimeline(clock Clock, offset time.Duration, latest time.Time) *timeline {
-	at := clock.Now()
-	anchor := at.Round(0).Add(offset)
-	if anchor.Before(latest) {
-		anchor = latest
+	t := &timeline{clock: clock, wall: clock.Now(), mono: clock.Elapsed()}
+	if t.anchor = t.wall.Add(offset); t.anchor.Before(latest) {
+		t.anchor = latest
 	}
-	return &timeline{clock: clock, anchor: anchor, at: at}
+	return t
 }
 
 // dateStep is the resolution of a Date header.
@@ -60,20 +66,19 @@ const dateStep = time.Second
 // observe notes what time it is at the provider. A Date header is in whole
 // seconds: one that agrees with what is known changes nothing.
 func (t *timeline) observe(provider time.Time) {
-	at := t.clock.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	least, most := t.elapsed(at)
+	least, most := t.elapsed()
 	ahead := t.anchor.Add(most).Sub(provider)
 	if most-least < dateStep && ahead > -dateStep && ahead < 2*dateStep {
 		return
 	}
-	t.anchor, t.at = provider, at
+	t.anchor, t.wall, t.mono = provider, t.clock.Now(), t.clock.Elapsed()
 }
 
-// elapsed bounds how long ago the anchor is.
-func (t *timeline) elapsed(now time.Time) (least, most time.Duration) {
-	wall, mono := now.Round(0).Sub(t.at.Round(0)), now.Sub(t.at)
+// elapsed bounds how long ago the anchor is. The caller holds mu.
+func (t *timeline) elapsed() (least, most time.Duration) {
+	wall, mono := t.clock.Now().Sub(t.wall), t.clock.Elapsed()-t.mono
 	return max(0, min(wall, mono)), max(0, wall, mono)
 }
 
@@ -81,7 +86,7 @@ func (t *timeline) elapsed(now time.Time) (least, most time.Duration) {
 func (t *timeline) now() time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_, most := t.elapsed(t.clock.Now())
+	_, most := t.elapsed()
 	return t.anchor.Add(most).UTC()
 }
 
@@ -89,30 +94,28 @@ func (t *timeline) now() time.Time {
 func (t *timeline) atLeast() time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	least, _ := t.elapsed(t.clock.Now())
+	least, _ := t.elapsed()
 	return t.anchor.Add(least).UTC()
 }
 
 // offset returns how far the provider's clock is ahead of the local one.
-func (t *timeline) offset() time.Duration {
-	return t.now().Sub(t.clock.Now().Round(0))
-}
-
-// longestSleep bounds one sleep: a timer stands still while the machine is
-// suspended, and a clock may be set.
-const longestSleep = 30 * time.Second
+func (t *timeline) offset() time.Duration { return t.now().Sub(t.clock.Now()) }
 
 // uncertain reports whether the local clock was set, or stood still, since the
 // provider's was seen.
 func (t *timeline) uncertain() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	least, most := t.elapsed(t.clock.Now())
+	least, most := t.elapsed()
 	return most-least >= dateStep
 }
 
-// sleepUntil waits until it is until at the provider. If the local clock
-// cannot be trusted, look asks the provider.
+// longestSleep bounds one sleep: a timer stands still while the machine is
+// suspended, and a clock may be set.
+const longestSleep = 30 * time.Second
+
+// sleepUntil waits until it is until at the provider. If the local clocks
+// disagree, look asks the provider.
 func (t *timeline) sleepUntil(ctx context.Context, until time.Time, look func(context.Context)) error {
 	for {
 		left := until.Sub(t.atLeast())

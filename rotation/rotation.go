@@ -164,7 +164,7 @@ func WithLogger(l *slog.Logger) Option { return WithObserver(LogTo(l)) }
 // when it is first needed. It does no I/O. dir may be empty if both
 // [WithJournal] and [WithSealer] are given.
 func Open(dir string, opts ...Option) (*Engine, error) {
-	e := &Engine{clock: systemClock{}, fsys: durable.OS{}}
+	e := &Engine{clock: newSystemClock(), fsys: durable.OS{}}
 	if dir != "" {
 		abs, err := filepath.Abs(dir)
 		if err != nil {

@@ -147,7 +147,7 @@ type Operation struct {
 // strategy. A nil clock is the system's.
 func NewOperation(job string, clock Clock) *Operation {
 	if clock == nil {
-		clock = systemClock{}
+		clock = newSystemClock()
 	}
 	id, lineage := randomHex(16), randomHex(16)
 	return &Operation{
