@@ -40,8 +40,8 @@ type Session interface {
 	Save(ctx context.Context, record []byte) error
 	// Reserve makes sure that the next Save does not fail for want of space.
 	Reserve(ctx context.Context) error
-	// Append adds a line to the job's audit trail. It is durable at the
-	// latest when the next Save or Close returns.
+	// Append adds a line to the job's audit trail. It is durable when Close
+	// has returned.
 	Append(ctx context.Context, line []byte) error
 	// Last returns the last whole line of the audit trail; nil if there is
 	// none.
@@ -184,11 +184,6 @@ func (s *dirSession) Save(ctx context.Context, record []byte) error {
 	}
 	s.broken = true
 	b := block(s.seq+1, record)
-	if s.audit != nil {
-		if err := s.audit.Sync(); err != nil {
-			return fmt.Errorf("rotation: audit: %w", err)
-		}
-	}
 	name, err := s.writeBlock(b)
 	if err != nil {
 		return err

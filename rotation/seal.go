@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/keywright/keywright/internal/durable"
 )
@@ -29,15 +30,20 @@ const sealKeySize = 32 // AES-256
 // SealKeyFile returns a [Sealer] with the key in a file, which is made on first
 // use with mode 0600. Keep it away from the journal's backups: together they
 // are the tokens.
-func SealKeyFile(path string) Sealer { return keyFile(path) }
+func SealKeyFile(path string) Sealer { return &keyFile{path: path} }
 
 // SealKeyEnv returns a [Sealer] with the key in an environment variable: 64
 // hexadecimal digits, such as from "openssl rand -hex 32".
 func SealKeyEnv(variable string) Sealer { return keyEnv(variable) }
 
-type keyFile string
+type keyFile struct {
+	path string
 
-func (k keyFile) Seal(ctx context.Context, plain []byte, label string) ([]byte, error) {
+	mu    sync.Mutex
+	known []byte // once it was read
+}
+
+func (k *keyFile) Seal(ctx context.Context, plain []byte, label string) ([]byte, error) {
 	key, err := k.key(ctx)
 	if err != nil {
 		return nil, err
@@ -45,7 +51,7 @@ func (k keyFile) Seal(ctx context.Context, plain []byte, label string) ([]byte, 
 	return seal(key, plain, label)
 }
 
-func (k keyFile) Open(ctx context.Context, sealed []byte, label string) ([]byte, error) {
+func (k *keyFile) Open(ctx context.Context, sealed []byte, label string) ([]byte, error) {
 	key, err := k.key(ctx)
 	if err != nil {
 		return nil, err
@@ -53,10 +59,21 @@ func (k keyFile) Open(ctx context.Context, sealed []byte, label string) ([]byte,
 	return unseal(key, sealed, label)
 }
 
-// key reads the key file, and makes it if there is none. Of two processes that
-// make one at the same time, both use the first.
-func (k keyFile) key(ctx context.Context) ([]byte, error) {
-	fsys, path := durable.FromContext(ctx), string(k)
+// key returns the key, from the file when it is first used.
+func (k *keyFile) key(ctx context.Context) ([]byte, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.known != nil {
+		return k.known, nil
+	}
+	key, err := readKey(ctx, durable.FromContext(ctx), k.path)
+	k.known = key
+	return key, err
+}
+
+// readKey reads the key file, and makes it if there is none. Of two processes
+// that make one at the same time, both use the first.
+func readKey(ctx context.Context, fsys durable.FS, path string) ([]byte, error) {
 	b, _, err := durable.Read(fsys, path, 4<<10)
 	if !errors.Is(err, fs.ErrNotExist) {
 		if err != nil {
