@@ -129,6 +129,7 @@ func (s AceDataSwap) Traits() Traits {
 		Name: "acedata-swap", Provider: "acedata", Key: "credential " + string(s.Credential) + " or its successor",
 		Overlap: UntilRetired, Reversible: true,
 		Issue:  "POST /credentials/ with a marker, born expiring",
+		Extend: "PATCH /credentials/{new}",
 		Retire: "PATCH /credentials/{old} to expire it, then DELETE /credentials/{old}",
 	}
 }
@@ -316,7 +317,7 @@ func (s AceDataSwap) remove(ctx context.Context, op *Operation, id keywright.Cre
 	case errors.Is(err, keywright.ErrNotFound):
 		return nil
 	case errors.Is(err, keywright.ErrForbidden):
-		return fmt.Errorf("%w: credential %s: %w", ErrOrphan, id, err)
+		return &OrphanError{Key: "credential " + string(id), Err: err}
 	}
 	return err
 }
@@ -417,7 +418,7 @@ func (s AceDataSwap) Retire(ctx context.Context, op *Operation) error {
 		op.Data[dataCredential] = string(fresh)
 		return nil
 	case errors.Is(err, keywright.ErrForbidden):
-		return fmt.Errorf("%w: credential %s: %w", ErrOrphan, old, err)
+		return &OrphanError{Key: "credential " + string(old), Err: err}
 	case errors.Is(err, keywright.ErrInvalid): // it may not take a time that is over
 		c, err = aceRetrieve(ctx, op, s.Client, old)
 	}

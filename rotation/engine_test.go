@@ -221,13 +221,11 @@ func TestRefusals(t *testing.T) {
 					},
 				} {
 					_, err := w.do(t, verb, c.job)
-					if c.reason == rotation.ReasonInterval && err == nil {
-						continue // a plan says what would happen, not when
-					}
 					require.ErrorIs(t, err, rotation.ErrRefused)
 					var refused *rotation.RefusedError
 					require.ErrorAs(t, err, &refused)
 					assert.Equal(t, c.reason, refused.Reason)
+					assert.NotEmpty(t, refused.Instead)
 					for _, text := range c.text {
 						assert.ErrorContains(t, err, text)
 					}
@@ -235,6 +233,22 @@ func TestRefusals(t *testing.T) {
 				assert.Len(t, w.sent, sent, "something was sent")
 			}, c.options...)
 		})
+	}
+}
+
+// A provider without the rotate route is told apart from one that fails.
+func TestNoRotateRoute(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{404, 405} {
+		scene(t, inPlace, func(t *testing.T, w *world) {
+			old := w.inSinks()
+			_, err := w.do(t, rotate, nil)
+			require.ErrorIs(t, err, rotation.ErrNotIssued)
+			require.True(t, refusedFor(err, rotation.ReasonNoRotate))
+			require.ErrorContains(t, err, "use AceDataSwap")
+			assert.Equal(t, old, w.inSinks())
+			assert.Equal(t, old[:1], w.accepted())
+		}, keywrighttest.WithoutRotate(status))
 	}
 }
 
@@ -488,7 +502,7 @@ func TestOrphan(t *testing.T) {
 		_, err := w.do(t, rotate, nil)
 		require.ErrorIs(t, err, rotation.ErrOrphan)
 		require.ErrorIs(t, err, rotation.ErrStuck)
-		assert.ErrorContains(t, err, string(w.first))
+		assert.ErrorContains(t, err, "retire credential "+string(w.first)+", and nothing else")
 		r, err := w.do(t, resume, nil)
 		require.NoError(t, err)
 		require.NoError(t, w.over(r))
@@ -498,10 +512,79 @@ func TestOrphan(t *testing.T) {
 		w.ricloud.Inject(keywrighttest.Fault{Op: "key.rotate", Do: keywrighttest.Answer, Status: 403, Body: `{"error":"missing-scope","message":"no"}`})
 		_, err := w.do(t, resume, nil)
 		require.ErrorIs(t, err, rotation.ErrOrphan)
+		assert.ErrorContains(t, err, "retire key 1, and nothing else")
+		// A person does that, and the engine sees it.
+		w.ask("POST", "/keys/1/rotate", `{"force":true}`)
+		sent := len(w.sent)
 		_, err = w.do(t, resume, nil)
+		require.NoError(t, err)
+		assert.Len(t, w.sent, sent)
+	})
+}
+
+// Somebody else rotates the key while its token is on its way: with one key,
+// the newest token is delivered; with two, a person is asked.
+func TestOvertaken(t *testing.T) {
+	t.Parallel()
+	scene(t, overlap, func(t *testing.T, w *world) {
+		stopAt(t, w, rotation.StateConverging, nil)
+		w.ask("POST", "/keys/1/rotate", "{}")
+		r, err := w.do(t, resume, nil)
+		require.NoError(t, err)
+		require.NoError(t, w.over(r))
+		assert.Len(t, w.sent, 1)
+	})
+	scene(t, paired, func(t *testing.T, w *world) {
+		stopAt(t, w, rotation.StateConverging, nil)
+		w.ask("POST", "/keys/2/rotate", "{}")
+		for range 2 {
+			_, err := w.do(t, resume, nil)
+			require.ErrorIs(t, err, rotation.ErrStuck)
+		}
+		clear(w.held)
+		_, err := w.do(t, rollback, nil)
 		require.NoError(t, err)
 	})
 }
+
+// A sink that cannot be read and was written by somebody else stays as it is
+// until somebody has put a token back.
+func TestConflictUnread(t *testing.T) {
+	t.Parallel()
+	scene(t, paired, func(t *testing.T, w *world) {
+		hook := &versioned{version: "1"}
+		job := func(j *rotation.Job) { j.Sinks = append(j.Sinks, hook) }
+		stopAt(t, w, rotation.StateVerified, job)
+		hook.version = "2" // somebody else
+		for range 3 {
+			_, err := w.do(t, resume, job)
+			require.ErrorIs(t, err, sink.ErrConflict)
+		}
+		assert.Empty(t, hook.token)
+		hook.version = "3" // a person
+		_, err := w.do(t, resume, job)
+		require.NoError(t, err)
+		assert.Equal(t, w.inSinks()[0], hook.token)
+	})
+}
+
+// versioned is a sink that shows when it was written, and not what.
+type versioned struct{ version, token string }
+
+func (v *versioned) Name() string        { return "versioned" }
+func (v *versioned) Traits() sink.Traits { return sink.Traits{Grade: sink.GradeAcknowledged} }
+func (v *versioned) Read(context.Context) (sink.Reading, error) {
+	return sink.Reading{Version: v.version}, nil
+}
+
+func (v *versioned) CompareAndWrite(_ context.Context, previous sink.Reading, token keywright.Secret) error {
+	if previous.Version != v.version {
+		return sink.ErrConflict
+	}
+	v.version, v.token = v.version+"+", token.Reveal()
+	return nil
+}
+func (v *versioned) Confirm(context.Context, keywright.Secret) error { return nil }
 
 // Retiring whose answer is lost is done again.
 func TestRetireLost(t *testing.T) {

@@ -94,6 +94,24 @@ func (e *RefusedError) Is(target error) bool { return target == ErrRefused }
 // Unwrap returns the cause.
 func (e *RefusedError) Unwrap() error { return e.Err }
 
+// OrphanError says that the provider does not let go of an old key. It matches
+// [ErrOrphan].
+type OrphanError struct {
+	Key string // names it: "key 7", "credential 4f…"
+	Err error  // why not
+}
+
+// Error returns one line.
+func (e *OrphanError) Error() string {
+	return "rotation: " + e.Key + " is still live: " + e.Err.Error()
+}
+
+// Is matches [ErrOrphan].
+func (e *OrphanError) Is(target error) bool { return target == ErrOrphan }
+
+// Unwrap returns why not.
+func (e *OrphanError) Unwrap() error { return e.Err }
+
 // refuse makes a RefusedError; the engine adds the job.
 func refuse(reason Reason, message, instead string) error {
 	return &RefusedError{Reason: reason, Message: message, Instead: instead}

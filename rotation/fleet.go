@@ -25,8 +25,9 @@ type Fleet struct {
 	Campaign string
 	// Width is how many keys are rotated at a time; 8.
 	Width int
-	// Canaries is how many jobs, the first ones, must succeed before the rest
-	// begin; 1. Negative: none.
+	// Canaries is how many jobs, the first ones, must be done before the rest
+	// begin; 1. Negative: none. A canary that waits holds the rest back until
+	// a later run.
 	Canaries int
 	// Wave is how many jobs make a wave: the next begins when one is over.
 	// 0: all in one.
@@ -89,7 +90,7 @@ func (f *Fleet) Run(ctx context.Context, jobs iter.Seq[Job]) (*FleetResult, erro
 	more := true
 	if canaries > 0 {
 		more = fr.wave(ctx, next, min(width, canaries), canaries)
-		if fr.result.Failed > 0 { // a canary is there to tell
+		if fr.result.Failed+fr.result.Waiting > 0 { // a canary is there to tell
 			fr.stop = true
 		}
 	}

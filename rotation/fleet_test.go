@@ -231,10 +231,15 @@ func TestFleetWaits(t *testing.T) {
 				}
 			}
 		}
-		r, err := (&rotation.Fleet{Engine: onDisk(t, memfs.New())}).Run(t.Context(), jobs)
+		r, err := (&rotation.Fleet{Engine: onDisk(t, memfs.New()), Canaries: -1}).Run(t.Context(), jobs)
 		require.NoError(t, err)
 		assert.Equal(t, 5, r.Waiting)
 		assert.False(t, r.Resume.IsZero())
+		assert.False(t, r.Stopped)
+		r, err = (&rotation.Fleet{Engine: onDisk(t, memfs.New())}).Run(t.Context(), jobs)
+		require.NoError(t, err)
+		assert.Equal(t, 1, r.Waiting, "the canary")
+		assert.True(t, r.Stopped)
 		_, err = (&rotation.Fleet{}).Run(t.Context(), jobs)
 		require.ErrorIs(t, err, rotation.ErrFleet)
 	})

@@ -290,9 +290,11 @@ func (s *dirSession) openAudit() error {
 	in := bufio.NewReader(f)
 	for {
 		line, err := in.ReadBytes('\n')
-		if whole, ok := bytes.CutSuffix(line, []byte{'\n'}); ok {
+		whole, ended := bytes.CutSuffix(line, []byte{'\n'})
+		if auditHash(whole) != "" { // else a power cut has left a part of it
 			s.last = whole
-		} else if len(line) > 0 {
+		}
+		if !ended && len(line) > 0 {
 			if _, err := f.Write([]byte{'\n'}); err != nil {
 				return fmt.Errorf("rotation: audit: %w", err)
 			}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -144,7 +145,7 @@ func TestJournalPowerCut(t *testing.T) {
 						break
 					}
 				}
-				if err = s.Append(ctx, []byte(`{"line":1}`)); err != nil {
+				if err = s.Append(ctx, []byte(`{"hash":"x"}`)); err != nil {
 					break
 				}
 				if err = s.Save(ctx, []byte(r)); err != nil {
@@ -315,6 +316,24 @@ func TestAudit(t *testing.T) {
 	n, err = rotation.CheckAudit(bytes.NewReader(torn))
 	require.NoError(t, err)
 	assert.Equal(t, 2, n)
+
+	// Wherever the second line was cut, and however often the next was cut
+	// right after, the chain goes on from the last line that is whole.
+	second := bytes.TrimSpace(lines[1])
+	for cut := range len(second) + 1 {
+		for _, again := range []string{"", "\n", "\n{\"ti"} {
+			disk.WriteFile("/state/a/audit.jsonl", []byte(string(lines[0])+string(second[:cut])+again), 0o600)
+			want := lines[0]
+			if cut == len(second) {
+				want = lines[1]
+			}
+			s := begin(t, ctx)
+			last, err := s.Last(ctx)
+			require.NoError(t, err)
+			assert.Equal(t, string(bytes.TrimSpace(want)), string(last), "cut to %d, then %q", cut, again)
+			require.NoError(t, s.Close())
+		}
+	}
 }
 
 func TestSealing(t *testing.T) {
@@ -362,33 +381,46 @@ func TestSealingKeyInTheEnvironment(t *testing.T) {
 	assert.Equal(t, "x", string(plain))
 }
 
-// Two processes that make the sealing key at the same time use the same one,
-// wherever one of them is killed.
+// Processes that make the sealing key at the same time use the same one, and
+// one that was killed on the way leaves nothing that anybody mistakes for it.
 func TestSealingKeyIsMadeOnce(t *testing.T) {
 	t.Parallel()
 	for step := 1; ; step++ {
 		disk := memfs.New()
 		p := disk.Process()
 		n := 0
-		var other []byte
 		p.Hook = func(string, string, bool) error {
 			if n++; n == step {
-				var err error
-				other, err = rotation.SealKeyFile("/k").Seal(on(t, disk), []byte("x"), "a")
-				require.NoError(t, err)
+				p.Kill()
 			}
 			return nil
 		}
-		mine, err := rotation.SealKeyFile("/k").Seal(on(t, p), []byte("x"), "a")
-		require.NoError(t, err)
-		for _, sealed := range [][]byte{mine, other} {
-			if sealed != nil {
-				_, err = rotation.SealKeyFile("/k").Open(on(t, disk), sealed, "a")
-				require.NoError(t, err, "step %d", step)
+		sealed, err := rotation.SealKeyFile("/k").Seal(on(t, p), []byte("x"), "a")
+		for world := range disk.CrashStates() {
+			fresh, ferr := rotation.SealKeyFile("/k").Seal(on(t, world), []byte("x"), "a")
+			require.NoError(t, ferr)
+			_, ferr = rotation.SealKeyFile("/k").Open(on(t, world), fresh, "a")
+			require.NoError(t, ferr, "step %d", step)
+			if err == nil {
+				_, ferr = rotation.SealKeyFile("/k").Open(on(t, world), sealed, "a")
+				require.NoError(t, ferr, "step %d", step)
 			}
 		}
-		if n < step {
+		if err == nil {
 			break
 		}
+	}
+	disk := memfs.New()
+	sealed := make([][]byte, 16)
+	var running sync.WaitGroup
+	for i := range sealed {
+		running.Go(func() {
+			sealed[i], _ = rotation.SealKeyFile("/k").Seal(on(t, disk.Process()), []byte("x"), "a")
+		})
+	}
+	running.Wait()
+	for _, b := range sealed {
+		_, err := rotation.SealKeyFile("/k").Open(on(t, disk), b, "a")
+		require.NoError(t, err)
 	}
 }

@@ -2,9 +2,7 @@ package rotation
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"maps"
 	"strings"
 	"time"
 
@@ -67,19 +65,17 @@ func (e *Engine) Plan(ctx context.Context, job Job) (*Plan, error) {
 			p.Budget, err = r.budget()
 		} else {
 			r.begin()
-			r.op.Data = maps.Clone(r.op.Data)
 			var found *surveyed
-			if found, err = r.survey(ctx); err == nil {
+			if err = r.tooSoon(); err == nil {
+				found, err = r.survey(ctx)
+			}
+			if err == nil {
 				p.Budget = found.budget
 			}
 		}
 	}
 	if err != nil {
-		var refused *RefusedError
-		if errors.As(err, &refused) {
-			refused.Job = job.Name
-		}
-		return nil, err
+		return nil, r.named(err)
 	}
 	if r.traits.Overlap > 0 {
 		p.Window = r.clock.now().Add(r.traits.Overlap)
@@ -106,7 +102,7 @@ func (p *Plan) fill(r *run) {
 		Durable: "the new token, sealed", Crash: "Resume verifies again",
 	})
 	if _, ok := r.job.Strategy.(Extender); ok {
-		add(Step{State: StateVerified, Do: "give the new key its full life", Call: "PATCH /credentials/{new}", Durable: "the same", Crash: "Resume repeats it; left alone, the new key expires"})
+		add(Step{State: StateVerified, Do: "give the new key its full life", Call: t.Extend, Durable: "the same", Crash: "Resume repeats it; left alone, the new key expires"})
 	}
 	for i, b := range p.Budget {
 		do := "write to " + b.Sink

@@ -417,10 +417,13 @@ func (s RicloudPaired) burn(ctx context.Context, op *Operation, id, by keywright
 	case key.ID != by:
 		return fmt.Errorf("rotation: the token to burn key %d with belongs to key %d", id, key.ID)
 	}
+	if err := a.refused(ctx, op, burnt); !errors.Is(err, ErrNotReady) {
+		return err // nil if an earlier run, or a person, has burnt it
+	}
 	_, err = a.rotate(ctx, op, c, id, true)
 	switch {
 	case errors.Is(err, keywright.ErrForbidden):
-		return fmt.Errorf("%w: %w", ErrOrphan, err)
+		return &OrphanError{Key: "key " + idText(id), Err: err}
 	case errors.Is(err, keywright.ErrNotFound):
 		return nil
 	case err != nil && keywright.OutcomeOf(err) != keywright.ResultLost:

@@ -144,8 +144,8 @@ func WithClock(c Clock) Option {
 	}
 }
 
-// WithObserver calls f at every event, on the goroutine of the run. f must not
-// call the engine. [LogTo] makes one that logs.
+// WithObserver calls f at every event, on the goroutine of the run; a [Fleet]
+// has several. f must not call the engine. [LogTo] makes one that logs.
 func WithObserver(f func(Event)) Option {
 	return func(e *Engine) error {
 		if before := e.observer; before != nil && f != nil {
@@ -189,7 +189,8 @@ func Open(dir string, opts ...Option) (*Engine, error) {
 //
 // Errors match [ErrRefused], [ErrBusy], [ErrNotIssued] (nothing has changed),
 // [ErrUnfinished] (run it again), or [ErrStuck] (a person is needed). Whatever
-// the error, the sinks hold a token that the provider accepts.
+// the error, the sinks hold a token that the provider accepts, unless the
+// strategy has an outage or its overlap is over.
 func (e *Engine) Rotate(ctx context.Context, job Job) (*Result, error) {
 	return e.run(ctx, job, "", (*run).rotate)
 }

@@ -51,7 +51,7 @@ func (e *Engine) run(ctx context.Context, job Job, campaign string, do func(*run
 
 func (r *run) under(ctx context.Context, do func(*run, context.Context) error) (*Result, error) {
 	if err := r.load(ctx); err != nil {
-		return nil, err
+		return nil, r.named(err)
 	}
 	err := do(r, ctx)
 	result := &Result{
@@ -59,19 +59,24 @@ func (r *run) under(ctx context.Context, do func(*run, context.Context) error) (
 		Finished: r.rec.Finished, Fingerprint: r.vault.fingerprint(r.current),
 	}
 	var p *pause
-	var refused *RefusedError
-	switch {
-	case errors.As(err, &p):
+	if errors.As(err, &p) {
 		result.ResumeAt = p.until
 		return result, nil
-	case errors.As(err, &refused):
-		refused.Job = r.job.Name
 	}
 	if err != nil {
-		err = r.class(err)
+		err = r.class(r.named(err))
 		r.observe(Failed{r.job.Name, r.rec.Operation, r.rec.State, err})
 	}
 	return result, err
+}
+
+// named puts the job's name into a refusal.
+func (r *run) named(err error) error {
+	var refused *RefusedError
+	if errors.As(err, &refused) {
+		refused.Job = r.job.Name
+	}
+	return err
 }
 
 // class makes sure that an error says whether anything is under way.

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/keywright/keywright/internal/durable"
 )
@@ -71,34 +72,34 @@ func (k *keyFile) key(ctx context.Context) ([]byte, error) {
 	return key, err
 }
 
-// readKey reads the key file, and makes it if there is none. Of two processes
-// that make one at the same time, both use the first.
+// readKey reads the key file, and makes it if there is none, under a lock
+// beside it: of two processes that make one, both use the first.
 func readKey(ctx context.Context, fsys durable.FS, path string) ([]byte, error) {
 	b, _, err := durable.Read(fsys, path, 4<<10)
-	if !errors.Is(err, fs.ErrNotExist) {
-		if err != nil {
-			return nil, fmt.Errorf("rotation: sealing key: %w", err)
-		}
-		return parseKey(path, string(b))
-	}
-	fresh := make([]byte, sealKeySize)
-	_, _ = rand.Read(fresh) // never fails
-	tmp := path + "." + hex.EncodeToString(fresh[:4]) + ".tmp"
-	_, _ = rand.Read(fresh) // the name has told four bytes
-	err = durable.Replace(ctx, fsys, tmp, []byte(hex.EncodeToString(fresh)+"\n"), durable.Options{})
-	if err == nil {
-		if err = fsys.Link(tmp, path); errors.Is(err, fs.ErrExist) {
-			err = nil // somebody was faster
-		}
-		err = errors.Join(err, fsys.Remove(tmp), fsys.SyncDir(filepath.Dir(path)))
+	if errors.Is(err, fs.ErrNotExist) {
+		b, err = makeKey(ctx, fsys, path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("rotation: sealing key: %w", err)
 	}
-	if b, _, err = durable.Read(fsys, path, 4<<10); err != nil {
-		return nil, fmt.Errorf("rotation: sealing key: %w", err)
-	}
 	return parseKey(path, string(b))
+}
+
+func makeKey(ctx context.Context, fsys durable.FS, path string) ([]byte, error) {
+	unlock, err := fsys.Lock(ctx, path+".lock", true)
+	if err != nil {
+		return nil, err
+	}
+	b, _, err := durable.Read(fsys, path, 4<<10)
+	if errors.Is(err, fs.ErrNotExist) {
+		key := make([]byte, sealKeySize)
+		_, _ = rand.Read(key) // never fails
+		b = []byte(hex.EncodeToString(key) + "\n")
+		err = errors.Join(
+			durable.Replace(ctx, fsys, path, b, durable.Options{}),
+			durable.Sweep(fsys, filepath.Dir(path), filepath.Base(path), time.Now()))
+	}
+	return b, errors.Join(err, unlock())
 }
 
 type keyEnv string

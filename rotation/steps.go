@@ -13,8 +13,8 @@ import (
 // plan checks everything that can be checked before a token is asked for, and
 // writes it down.
 func (r *run) plan(ctx context.Context) error {
-	if min := r.rec.Finished.Add(r.policy.MinInterval); r.policy.MinInterval > 0 && r.clock.atLeast().Before(min) && r.rec.State != StateRolledBack {
-		return refuse(ReasonInterval, "the last rotation was over at "+r.rec.Finished.Format(time.RFC3339), "wait until "+min.Format(time.RFC3339))
+	if err := r.tooSoon(); err != nil {
+		return err
 	}
 	r.begin()
 	found, err := r.survey(ctx)
@@ -33,6 +33,15 @@ func (r *run) plan(ctx context.Context) error {
 		err = fmt.Errorf("%w: what was written is not what is read", ErrJournal)
 	}
 	return err
+}
+
+// tooSoon refuses a rotation right after another.
+func (r *run) tooSoon() error {
+	next := r.rec.Finished.Add(r.policy.MinInterval)
+	if r.policy.MinInterval == 0 || r.rec.State == StateRolledBack || !r.clock.atLeast().Before(next) {
+		return nil
+	}
+	return refuse(ReasonInterval, "the last rotation was over at "+r.rec.Finished.Format(time.RFC3339), "wait until "+next.Format(time.RFC3339))
 }
 
 // begin makes a new operation.
@@ -408,8 +417,11 @@ func (r *run) deliverAll(ctx context.Context, from, to keywright.Secret) error {
 	if failed == nil {
 		return nil
 	}
-	return r.stuck(ctx, errors.Join(causes...), "both tokens are accepted for now; the old one is not retired",
-		"mend "+list(failed), "where somebody else wrote, put the old or the new token back", r.wayBack())
+	steps := []string{"mend " + list(failed), "where somebody else wrote, put the old or the new token back", r.wayBack()}
+	if r.traits.Overlap != 0 {
+		steps = append([]string{"the old token and the new one are both accepted meanwhile"}, steps...)
+	}
+	return r.stuck(ctx, errors.Join(causes...), steps...)
 }
 
 func names(sinks []sinkRecord) []string {
@@ -433,8 +445,12 @@ func (r *run) deliver(ctx context.Context, s sink.Sink, k *sinkRecord, from, to 
 	}
 	ours := false // to be overwritten
 	switch held := reading.Token; {
+	case !s.Traits().Readable && k.State == SinkPending:
+		ours = reading.Version == k.Version
+	case !s.Traits().Readable && k.State == SinkConflict:
+		ours = reading.Version != k.Version // somebody has put a token back since
 	case !s.Traits().Readable:
-		ours = k.State != SinkPending || reading.Version == k.Version
+		ours = true // we may have written it
 	case held.IsZero():
 		ours = k.Held == heldNothing
 	default:
@@ -443,6 +459,7 @@ func (r *run) deliver(ctx context.Context, s sink.Sink, k *sinkRecord, from, to 
 		ours = held.Equal(from) || held.Equal(to)
 	}
 	if !ours {
+		k.Version = reading.Version
 		return &sink.Error{Sink: k.Name, Op: "write", Reason: "it holds what somebody else wrote; nothing was overwritten", Err: sink.ErrConflict}
 	}
 	if k.State != SinkWriting {
@@ -474,15 +491,12 @@ func (r *run) converge(ctx context.Context) error {
 		}
 		// What cannot be taken back comes next: the new token must still be
 		// accepted and in its places, and the provider's clock must agree.
+		before := r.op.New
 		if err := r.try(ctx, r.policy.VerifyFor, "for the provider to accept the new token", passing, func() error {
-			before := r.op.New
-			err := r.job.Strategy.Verify(ctx, r.op)
-			if !r.op.New.Equal(before) {
-				r.op.New = before
-				return errors.New("rotation: somebody else has rotated the key since")
-			}
-			return err
-		}); err != nil {
+			return r.job.Strategy.Verify(ctx, r.op)
+		}); !r.op.New.Equal(before) {
+			return r.overtaken(ctx, before)
+		} else if err != nil {
 			if ended(err) || passing(err) && !errors.Is(err, ErrNotAccepted) {
 				return r.orUnfinished(err)
 			}
@@ -495,6 +509,21 @@ func (r *run) converge(ctx context.Context) error {
 			return r.enter(ctx, StateRetiring)
 		}
 	}
+}
+
+// overtaken goes on when somebody else has rotated the key since its token was
+// delivered. Where the old token lapses by itself, the newest one is delivered
+// in its place. Where it is retired, a person has to say who is who.
+func (r *run) overtaken(ctx context.Context, before keywright.Secret) error {
+	if r.traits.Reversible {
+		r.op.New = before
+		return r.stuck(ctx, errors.New("rotation: somebody else has rotated the key since"), "the old token is not retired", r.wayBack())
+	}
+	r.op.Old = before
+	for i := range r.rec.Sinks {
+		r.rec.Sinks[i].State = SinkWriting
+	}
+	return r.issued(ctx)
 }
 
 // orUnfinished makes an error one that says to run it again.
@@ -592,9 +621,14 @@ func (r *run) retire(ctx context.Context) error {
 		}
 		return err
 	})
+	var orphan *OrphanError
 	switch {
+	case errors.As(err, &orphan):
+		return r.stuck(ctx, err, "the new token is in every sink; the old one is still accepted",
+			"retire "+orphan.Key+", and nothing else, with the provider's console")
 	case errors.Is(err, ErrOrphan):
-		return r.stuck(ctx, err, "the new token is in every sink; the old one is still accepted", "retire "+r.traits.Key+" by hand, with the provider's console")
+		return r.stuck(ctx, err, "the new token is in every sink; the old one is still accepted",
+			"retire the old key with the provider's console")
 	case err != nil:
 		return r.orUnfinished(err)
 	}

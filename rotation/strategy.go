@@ -108,6 +108,7 @@ type Traits struct {
 	Reversible bool
 
 	Issue  string // the call, for people: "POST /keys/2/rotate"
+	Extend string // likewise; empty if it is no Extender
 	Retire string // likewise; empty if there is none
 }
 
