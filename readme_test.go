@@ -2,6 +2,7 @@ package keywright_test
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -10,12 +11,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestReadmeExamples checks that every Go block of the README is, to the
-// letter, a part of code that is compiled and run: an Example function, or a
-// program of examples.
+// TestReadmeExamples checks that every Go block of the README and of the
+// manual of rotations is, to the letter, a part of code that is compiled and
+// run: an Example function, or a program of examples.
 func TestReadmeExamples(t *testing.T) {
 	t.Parallel()
-	readme := read(t, "README.md")
+	readme := read(t, "README.md") + read(t, "docs/rotation.md")
 	marked := regexp.MustCompile("(?s)<!-- example: (\\S+) -->\n```go\n(.*?)```").FindAllStringSubmatch(readme, -1)
 	assert.Equal(t, strings.Count(readme, "```go\n"), len(marked), "a Go block without its source")
 	for _, m := range marked {
@@ -35,9 +36,11 @@ func TestReadmeExamples(t *testing.T) {
 func TestReadmeNamesWhatExists(t *testing.T) {
 	t.Parallel()
 	readme := read(t, "README.md")
-	for _, m := range regexp.MustCompile(`\]\(([^)#]+)\)`).FindAllStringSubmatch(readme, -1) {
-		_, err := os.Stat(m[1])
-		require.NoError(t, err)
+	for dir, text := range map[string]string{".": readme, "docs": read(t, "docs/rotation.md")} {
+		for _, m := range regexp.MustCompile(`\]\(([^)#]+)\)`).FindAllStringSubmatch(text, -1) {
+			_, err := os.Stat(filepath.Join(dir, m[1]))
+			require.NoError(t, err)
+		}
 	}
 	var tests strings.Builder
 	for _, name := range []string{"matrix_test.go", "keys_test.go", "wire_test.go", "errors_test.go", "retry_test.go", "pagination_test.go", "leak_test.go", "badinput_test.go"} {
