@@ -763,6 +763,7 @@ func TestFaultMatrix(t *testing.T) {
 		case strings.Contains(name, "+probe:"), name[0] == 'P':
 			continue // TestRecoveryProbes, TestPagingCells
 		default:
+			// C and S are played by package rotation; W waits for its package.
 			require.Contains(t, "CWS", name[:1], "a cell of no known kind")
 			continue
 		}

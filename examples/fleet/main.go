@@ -101,7 +101,9 @@ func prepare(ctx context.Context, fake *keywrighttest.AceData, dir string, n int
 	return f, err
 }
 
-func (f *fleet) path(id keywright.CredentialID) string { return filepath.Join(f.dir, string(id)+".token") }
+func (f *fleet) path(id keywright.CredentialID) string {
+	return filepath.Join(f.dir, string(id)+".token")
+}
 
 // jobs makes the jobs as they are asked for.
 func (f *fleet) jobs() iter.Seq[rotation.Job] {
