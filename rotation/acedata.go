@@ -84,6 +84,7 @@ const (
 	dataTarget     = "expires"    // when the new one is to expire; empty: never
 	dataName       = "name"       // of the old one
 	dataLimit      = "limit"      // of the old one
+	dataOwner      = "owner"      // the application of both
 )
 
 // markerKey is the member of a credential's metadata that says who made it.
@@ -155,7 +156,7 @@ func (s AceDataSwap) Inspect(ctx context.Context, op *Operation) error {
 		return refuse(ReasonJob, "CapFixed needs a Limit above zero", "set Limit")
 	}
 	op.Old = secretOf(c)
-	op.Data[dataCredential], op.Data[dataOld], op.Data[dataName] = string(id), string(id), c.Name
+	op.Data[dataCredential], op.Data[dataOld], op.Data[dataName], op.Data[dataOwner] = string(id), string(id), c.Name, string(c.ApplicationID)
 	delete(op.Data, dataNew)
 	delete(op.Data, dataUsed)
 	delete(op.Data, dataUsedSince)
@@ -251,25 +252,28 @@ func (s AceDataSwap) Issue(ctx context.Context, op *Operation) error {
 	return nil
 }
 
-// marked returns the credentials that carry this journal's marker, newest
-// first; with a name, only those that have it.
-func (s AceDataSwap) marked(ctx context.Context, op *Operation, name string) ([]*keywright.Credential, error) {
+// marked returns the credentials that carry a marker of this journal, newest
+// first, but for the one in use; of the operation alone, or of all that there
+// ever were.
+func (s AceDataSwap) marked(ctx context.Context, op *Operation, all bool) ([]*keywright.Credential, error) {
+	if s.Client == nil {
+		return nil, keywright.ErrNotInitialized
+	}
 	meta, seen := op.watched()
 	defer seen()
-	old, err := aceRetrieve(ctx, op, s.Client, s.survivor(op))
-	if err != nil {
-		return nil, err
-	}
-	p := keywright.CredentialListParams{ApplicationIDs: []keywright.ApplicationID{old.ApplicationID}}
-	if name != "" {
-		p.Names = []string{name}
+	p := keywright.CredentialListParams{ApplicationIDs: []keywright.ApplicationID{keywright.ApplicationID(op.Data[dataOwner])}}
+	if !all {
+		p.Names = []string{op.Marker}
 	}
 	var found []*keywright.Credential
 	for c, err := range s.Client.Credential.All(ctx, p, meta) {
 		if err != nil {
 			return nil, err
 		}
-		if m, ok := c.Metadata[markerKey].(map[string]any); c.Name == op.Marker || ok && m["lineage"] == op.Lineage {
+		// A provider may not know the filter: what is not ours is never touched.
+		m, _ := c.Metadata[markerKey].(map[string]any)
+		ours := c.Name == op.Marker || m["marker"] == op.Marker || all && m["lineage"] == op.Lineage
+		if id := string(c.ID); ours && id != op.Data[dataCredential] && id != op.Data[dataOld] {
 			found = append(found, c)
 		}
 	}
@@ -277,18 +281,10 @@ func (s AceDataSwap) marked(ctx context.Context, op *Operation, name string) ([]
 	return found, nil
 }
 
-// survivor is a credential that is there, to know the application by.
-func (s AceDataSwap) survivor(op *Operation) keywright.CredentialID {
-	if id := op.Data[dataNew]; id != "" {
-		return keywright.CredentialID(id)
-	}
-	return keywright.CredentialID(op.Data[dataOld])
-}
-
 // Resolve implements [Strategy]. Of several credentials with the marker the
 // newest that can be read stays; one that cannot be read is of no use.
 func (s AceDataSwap) Resolve(ctx context.Context, op *Operation) (Verdict, error) {
-	found, err := s.marked(ctx, op, op.Marker)
+	found, err := s.marked(ctx, op, false)
 	if err != nil {
 		return Unknown, err
 	}
@@ -341,7 +337,7 @@ func (s AceDataSwap) Verify(ctx context.Context, op *Operation) error {
 		if err != nil {
 			return err
 		}
-		if !op.Now().Before(*c.ExpiredAt) {
+		if c.ExpiredAt != nil && !op.Now().Before(*c.ExpiredAt) {
 			return fmt.Errorf("%w: credential %s has expired", ErrNotAccepted, id)
 		}
 	}
@@ -415,6 +411,9 @@ func (s AceDataSwap) Retire(ctx context.Context, op *Operation) error {
 	seen()
 	switch {
 	case errors.Is(err, keywright.ErrNotFound):
+		if _, err := aceRetrieve(ctx, op, s.Client, old); !errors.Is(err, keywright.ErrNotFound) {
+			return fmt.Errorf("%w: the provider does not know whether credential %s is there", ErrNotReady, old)
+		}
 		op.Data[dataCredential] = string(fresh)
 		return nil
 	case errors.Is(err, keywright.ErrForbidden):
@@ -427,7 +426,7 @@ func (s AceDataSwap) Retire(ctx context.Context, op *Operation) error {
 	}
 	if limit, limited := s.limit(op, c.UsedAmount); limited && s.Cap == CapRemaining {
 		meta, seen := op.watched()
-		_, err := s.Client.Credential.UpdateWithID(ctx, fresh, keywright.CredentialUpdateParams{LimitedAmount: keywright.Set(limit)}, meta)
+		_, err := s.Client.Credential.UpdateWithID(ctx, fresh, keywright.CredentialUpdateParams{LimitedAmount: keywright.Set(max(limit, leastLimit))}, meta)
 		seen()
 		if err != nil {
 			return repeatable(err)
@@ -437,6 +436,27 @@ func (s AceDataSwap) Retire(ctx context.Context, op *Operation) error {
 		return err
 	}
 	op.Data[dataCredential] = string(fresh)
+	return nil
+}
+
+// leastLimit is set where nothing is left to spend: nobody knows what the
+// provider takes a limit of zero for.
+const leastLimit = 0.01
+
+// VerifyOld implements [Undoer].
+func (s AceDataSwap) VerifyOld(ctx context.Context, op *Operation) error {
+	id := op.Data[dataOld]
+	c, err := aceRetrieve(ctx, op, s.Client, keywright.CredentialID(id))
+	switch {
+	case errors.Is(err, keywright.ErrNotFound):
+		return fmt.Errorf("%w: credential %s is gone: %w", ErrNotAccepted, id, err)
+	case err != nil:
+		return err
+	case c.ExpiredAt != nil && !op.Now().Before(*c.ExpiredAt):
+		return fmt.Errorf("%w: credential %s has expired", ErrNotAccepted, id)
+	case !secretOf(c).IsZero() && !secretOf(c).Equal(op.Old):
+		return fmt.Errorf("%w: credential %s has another token now", ErrNotAccepted, id)
+	}
 	return nil
 }
 
@@ -456,12 +476,12 @@ func (s AceDataSwap) Undo(ctx context.Context, op *Operation) error {
 // Sweep implements [Sweeper]: it deletes what carries this journal's marker and
 // is not in use.
 func (s AceDataSwap) Sweep(ctx context.Context, op *Operation) error {
-	found, err := s.marked(ctx, op, "")
+	found, err := s.marked(ctx, op, true)
 	if err != nil {
 		return err
 	}
 	for _, c := range found {
-		if id := string(c.ID); id == op.Data[dataCredential] || id == op.Data[dataNew] {
+		if string(c.ID) == op.Data[dataNew] {
 			continue
 		}
 		if err := s.remove(ctx, op, c.ID); err != nil {
@@ -517,12 +537,15 @@ func (s AceDataInPlace) Resolve(ctx context.Context, op *Operation) (Verdict, er
 	if err != nil {
 		return Unknown, err
 	}
-	now := secretOf(c)
-	if now.IsZero() || op.Replaced.IsZero() || now.Equal(op.Replaced) {
+	switch now := secretOf(c); {
+	case now.IsZero(), op.Replaced.IsZero():
+		return Repeatable, nil
+	case now.Equal(op.Replaced):
 		return NotExecuted, nil
+	default:
+		op.New = now
+		return Executed, nil
 	}
-	op.New = now
-	return Executed, nil
 }
 
 // Verify implements [Strategy].
@@ -531,7 +554,11 @@ func (s AceDataInPlace) Verify(ctx context.Context, op *Operation) error {
 	if err != nil {
 		return err
 	}
-	if now := secretOf(c); !now.IsZero() {
+	now := secretOf(c)
+	if op.isBefore(now) {
+		return fmt.Errorf("%w: the provider still shows the token from before", ErrNotReady)
+	}
+	if !now.IsZero() {
 		op.New = now
 	}
 	return nil

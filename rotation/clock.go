@@ -48,6 +48,10 @@ type timeline struct {
 	anchor time.Time     // the provider's time
 	wall   time.Time     // the time of day then
 	mono   time.Duration // the other clock then
+	known  bool          // the anchor comes from an answer, or from the journal
+
+	odd   time.Time     // a time that one answer has shown, which does not fit
+	oddAt time.Duration // when that was, by the other clock
 }
 
 // newTimeline starts from what the journal knows: the provider's offset, and
@@ -57,6 +61,7 @@ func newTimeline(clock Clock, offset time.Duration, latest time.Time) *timeline 
 	if t.anchor = t.wall.Add(offset); t.anchor.Before(latest) {
 		t.anchor = latest
 	}
+	t.known = !latest.IsZero()
 	return t
 }
 
@@ -64,16 +69,33 @@ func newTimeline(clock Clock, offset time.Duration, latest time.Time) *timeline 
 const dateStep = time.Second
 
 // observe notes what time it is at the provider. A Date header is in whole
-// seconds: one that agrees with what is known changes nothing.
+// seconds: one that agrees with what is known changes nothing. One that does
+// not is believed if the local clocks disagree too, or if another says the same
+// a while later: a single answer may come from a machine whose clock is wrong.
 func (t *timeline) observe(provider time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	least, most := t.elapsed()
-	ahead := t.anchor.Add(most).Sub(provider)
-	if most-least < dateStep && ahead > -dateStep && ahead < 2*dateStep {
+	mono := t.clock.Elapsed()
+	certain := most-least < dateStep
+	if certain && near(t.anchor.Add(most), provider) {
+		t.known, t.odd = true, time.Time{}
 		return
 	}
-	t.anchor, t.wall, t.mono = provider, t.clock.Now(), t.clock.Elapsed()
+	if t.known && certain && (t.odd.IsZero() || mono-t.oddAt < dateStep || !near(t.odd.Add(mono-t.oddAt), provider)) {
+		if t.odd.IsZero() || mono-t.oddAt >= dateStep {
+			t.odd, t.oddAt = provider, mono
+		}
+		return
+	}
+	t.anchor, t.wall, t.mono = provider, t.clock.Now(), mono
+	t.known, t.odd = true, time.Time{}
+}
+
+// near reports whether a time is what a Date header of whole seconds says.
+func near(t, date time.Time) bool {
+	ahead := t.Sub(date)
+	return ahead > -dateStep && ahead < 2*dateStep
 }
 
 // elapsed bounds how long ago the anchor is. The caller holds mu.

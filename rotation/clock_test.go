@@ -148,10 +148,10 @@ func TestWindow(t *testing.T) {
 		}))
 		require.NoError(t, err)
 		job := p.job()
-		job.Sinks[1] = sink.Dotenv("/app/.env", "TOKEN", sink.WithLag(5*time.Hour+50*time.Minute))
+		job.Sinks[1] = sink.Dotenv("/app/.env", "TOKEN", sink.WithLag(5*time.Hour+40*time.Minute))
 		_, err = e.Rotate(p.ctx, job)
 		require.NoError(t, err)
 		assert.InDelta(t, 6*time.Hour, left[0], float64(2*time.Second))
-		assert.InDelta(t, 10*time.Minute, left[len(left)-1], float64(2*time.Second))
+		assert.InDelta(t, 20*time.Minute, left[len(left)-1], float64(2*time.Second))
 	})
 }

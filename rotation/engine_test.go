@@ -124,7 +124,7 @@ func TestRefusals(t *testing.T) {
 		},
 		"budget": {
 			strategy: overlap, job: func(j *rotation.Job) { j.Sinks[1] = sink.Dotenv("/app/.env", "TOKEN", sink.WithLag(7*time.Hour)) },
-			reason: rotation.ReasonBudget, text: []string{"needs 7h2m0s", "6h0m0s", "RicloudPaired"},
+			reason: rotation.ReasonBudget, text: []string{"needs 7h12m0s", "6h0m0s", "RicloudPaired"},
 		},
 		"until restart, and nobody tells": {
 			strategy: swap, job: func(j *rotation.Job) { j.Sinks[1] = sink.Dotenv("/app/.env", "TOKEN") },
@@ -736,7 +736,7 @@ func TestPlan(t *testing.T) {
 	t.Parallel()
 	for s, want := range map[strategyName][]string{
 		paired:  {"rotate app: keys 1 and 2 by ricloud-paired", "POST /keys/{the idle one}/rotate", "RETIRING", "POINT OF NO RETURN", "accepted until it is retired", "file /app/token: lag 1s"},
-		overlap: {"rotate app: key 1 by ricloud-overlap", "POST /keys/1/rotate", "accepted for 6h0m0s", "needs 2m1s of 6h0m0s", "no way back"},
+		overlap: {"rotate app: key 1 by ricloud-overlap", "POST /keys/1/rotate", "accepted for 6h0m0s", "needs 12m1s of 6h0m0s", "no way back"},
 		swap:    {"POST /credentials/ with a marker", "give the new key its full life", "the old key is idle", "DELETE /credentials/{old}"},
 		inPlace: {"/rotate/", "the old token is refused from the call on"},
 	} {

@@ -153,23 +153,30 @@ func (fr *fleetRun) one(ctx context.Context, job Job) {
 	defer fr.mu.Unlock()
 	switch {
 	case err != nil:
-		fr.result.Failed++
-		if len(fr.result.Errors) < maxFleetErrors {
-			fr.result.Errors = append(fr.result.Errors, fmt.Errorf("%s: %w", job.Name, err))
-		}
-		if fr.result.Failed > fr.fleet.MaxFailures || errors.Is(err, ErrStuck) {
-			fr.stop = true
-		}
+		fr.fail(job, err)
 	case !result.ResumeAt.IsZero():
 		fr.result.Waiting++
 		if fr.result.Resume.IsZero() || result.ResumeAt.Before(fr.result.Resume) {
 			fr.result.Resume = result.ResumeAt
 		}
+	case result.State != StateDone:
+		fr.fail(job, fmt.Errorf("%w: it is %s", ErrNotIssued, result.State))
 	default:
 		fr.result.Done++
 	}
 	if fr.fleet.Progress != nil {
 		fr.fleet.Progress(Progress{job.Name, result, err, fr.result.Done, fr.result.Waiting, fr.result.Failed})
+	}
+}
+
+// fail counts a job that failed. The caller holds mu.
+func (fr *fleetRun) fail(job Job, err error) {
+	fr.result.Failed++
+	if len(fr.result.Errors) < maxFleetErrors {
+		fr.result.Errors = append(fr.result.Errors, fmt.Errorf("%s: %w", job.Name, err))
+	}
+	if fr.result.Failed > fr.fleet.MaxFailures || errors.Is(err, ErrStuck) {
+		fr.stop = true
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/keywright/keywright/internal/durable"
 )
@@ -38,7 +39,7 @@ type Session interface {
 	// Save makes record the latest, durably, and keeps the one before it.
 	// After an error either may be the latest.
 	Save(ctx context.Context, record []byte) error
-	// Reserve makes sure that the next Save does not fail for want of space.
+	// Reserve makes sure that the next two Saves do not fail for want of space.
 	Reserve(ctx context.Context) error
 	// Append adds a line to the job's audit trail. It is durable when Close
 	// has returned.
@@ -55,7 +56,8 @@ const (
 	stateFile   = "state"         // the latest record
 	prevFile    = "state.prev"    // the one before
 	nextFile    = "state.next"    // about to become the latest
-	reserveFile = "state.reserve" // space for the next one
+	spareFile   = "state.spare"   // space for the next one
+	reserveFile = "state.reserve" // and for the one after
 	lockFile    = "lock"
 	auditFile   = "audit.jsonl"
 )
@@ -98,9 +100,26 @@ func (j dirJournal) Begin(ctx context.Context, job string) (Session, error) {
 }
 
 func (j dirJournal) Peek(ctx context.Context, job string) ([]byte, error) {
-	found, err := look(durable.FromContext(ctx), filepath.Join(j.dir, job))
-	return found.record, err
+	fsys, dir := durable.FromContext(ctx), filepath.Join(j.dir, job)
+	for try := 1; ; try++ {
+		found, err := look(fsys, dir)
+		if err != nil || found.name == stateFile || found.name == "" || try == peekTries {
+			return found.record, err
+		}
+		// Somebody is in the middle of a Save, or was killed there. Only what
+		// stays is the latest.
+		if err := (systemClock{}).Sleep(ctx, peekWait); err != nil {
+			return nil, err
+		}
+	}
 }
+
+// How often, and how long apart, a look without the lock meets a Save that is
+// not finished before it takes it for one that never will be.
+const (
+	peekTries = 20
+	peekWait  = 2 * time.Millisecond
+)
 
 // checkPrivate refuses a directory that others may use.
 func checkPrivate(fsys durable.FS, dir string) error {
@@ -131,12 +150,12 @@ type dirSession struct {
 
 func (s *dirSession) path(name string) string { return filepath.Join(s.dir, name) }
 
-func (s *dirSession) Load(context.Context) ([]byte, bool, error) {
+func (s *dirSession) Load(ctx context.Context) ([]byte, bool, error) {
 	found, err := look(s.fsys, s.dir)
 	if err != nil {
 		return nil, false, err
 	}
-	if err := s.settle(found); err != nil {
+	if err := s.settle(context.WithoutCancel(ctx), found); err != nil {
 		return nil, false, err
 	}
 	s.seq, s.size, s.broken = found.seq, found.size, false
@@ -145,8 +164,8 @@ func (s *dirSession) Load(context.Context) ([]byte, bool, error) {
 
 // settle finishes a Save that was interrupted before its last rename, so that
 // the latest record is never in a file that is about to be written.
-func (s *dirSession) settle(found finding) error {
-	if found.name != nextFile && found.name != reserveFile {
+func (s *dirSession) settle(ctx context.Context, found finding) error {
+	if found.name == "" || found.name == stateFile || found.name == prevFile {
 		return nil
 	}
 	// It was written whole; whether it was made durable, nobody knows.
@@ -157,17 +176,17 @@ func (s *dirSession) settle(found finding) error {
 	if err := write(f, nil); err != nil {
 		return err
 	}
-	return s.install(found.name)
+	return s.install(ctx, found.name)
 }
 
 // install makes a written file the latest, and keeps the one before it.
-func (s *dirSession) install(name string) error {
+func (s *dirSession) install(ctx context.Context, name string) error {
 	if _, err := s.fsys.Lstat(s.path(stateFile)); err == nil {
-		if err := s.fsys.Rename(s.path(stateFile), s.path(prevFile)); err != nil {
+		if err := durable.Rename(ctx, s.fsys, s.path(stateFile), s.path(prevFile)); err != nil {
 			return fmt.Errorf("rotation: journal: %w", err)
 		}
 	}
-	if err := s.fsys.Rename(s.path(name), s.path(stateFile)); err != nil {
+	if err := durable.Rename(ctx, s.fsys, s.path(name), s.path(stateFile)); err != nil {
 		return fmt.Errorf("rotation: journal: %w", err)
 	}
 	if err := s.fsys.SyncDir(s.dir); err != nil {
@@ -183,23 +202,28 @@ func (s *dirSession) Save(ctx context.Context, record []byte) error {
 		}
 	}
 	s.broken = true
+	ctx = context.WithoutCancel(ctx)
 	b := block(s.seq+1, record)
 	name, err := s.writeBlock(b)
 	if err != nil {
 		return err
 	}
-	if err := s.install(name); err != nil {
+	if err := s.install(ctx, name); err != nil {
 		return err
 	}
 	s.seq, s.size, s.broken = s.seq+1, len(b), false
 	return nil
 }
 
-// writeBlock writes b to the reserved file, or to a new one, and returns the
+// writeBlock writes b to a reserved file, or to a new one, and returns the
 // file's name.
 func (s *dirSession) writeBlock(b []byte) (string, error) {
-	name := reserveFile
+	name := spareFile
 	f, err := s.fsys.OpenWrite(s.path(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		name = reserveFile
+		f, err = s.fsys.OpenWrite(s.path(name))
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		name = nextFile
 		if err := s.remove(name); err != nil {
@@ -233,15 +257,21 @@ func (s *dirSession) remove(name string) error {
 }
 
 func (s *dirSession) Reserve(context.Context) error {
-	if err := s.remove(reserveFile); err != nil {
-		return err
-	}
-	f, err := s.fsys.Create(s.path(reserveFile))
-	if err != nil {
-		return fmt.Errorf("rotation: journal: %w", err)
-	}
-	if err := write(f, make([]byte, s.size+2*blockSize)); err != nil {
-		return err
+	size := s.size + 2*blockSize
+	for _, name := range [...]string{reserveFile, spareFile} {
+		if info, err := s.fsys.Lstat(s.path(name)); err == nil && info.Mode().IsRegular() && info.Size() >= int64(size) {
+			continue
+		}
+		if err := s.remove(name); err != nil {
+			return err
+		}
+		f, err := s.fsys.Create(s.path(name))
+		if err != nil {
+			return fmt.Errorf("rotation: journal: %w", err)
+		}
+		if err := write(f, make([]byte, size)); err != nil {
+			return err
+		}
 	}
 	if err := s.fsys.SyncDir(s.dir); err != nil {
 		return fmt.Errorf("rotation: journal: %w", err)
@@ -374,7 +404,7 @@ type finding struct {
 func look(fsys durable.FS, dir string) (finding, error) {
 	var best finding
 	var seen bool // something was the latest once
-	for _, name := range [...]string{stateFile, nextFile, reserveFile, prevFile} {
+	for _, name := range [...]string{stateFile, nextFile, spareFile, reserveFile, prevFile} {
 		b, _, err := readBlock(fsys, filepath.Join(dir, name))
 		if err != nil {
 			return finding{}, err
@@ -390,7 +420,7 @@ func look(fsys durable.FS, dir string) (finding, error) {
 			best.damaged = true
 		case err == nil && seq > best.seq:
 			// What comes after the latest settled record replaces a damaged one.
-			best = finding{record, seq, name, len(b), best.damaged && settled}
+			best = finding{record: record, seq: seq, name: name, size: len(b), damaged: best.damaged && settled}
 		}
 	}
 	if best.name == prevFile {

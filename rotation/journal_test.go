@@ -214,10 +214,12 @@ func TestJournalDiskFails(t *testing.T) {
 		return nil
 	}
 	require.NoError(t, s.Save(ctx, []byte(records[2])))
+	require.Error(t, s.Reserve(ctx))
+	require.NoError(t, s.Save(ctx, []byte(records[0])), "what was reserved is still there")
 	require.ErrorIs(t, s.Save(ctx, []byte(records[3])), syscall.ENOSPC, "nothing was reserved for this one")
 	b, _, err := s.Load(ctx)
 	require.NoError(t, err)
-	assert.Equal(t, records[2], string(b))
+	assert.Equal(t, records[0], string(b))
 	p.Hook = nil
 	require.NoError(t, s.Save(ctx, []byte(records[3])))
 	require.NoError(t, s.Close())

@@ -275,7 +275,7 @@ var (
 	dotenvShape = regexp.MustCompile(`^# app\nTOKEN=[0-9A-Za-z-]{20,} # keep\nOTHER=1\n$`)
 	orphanName  = regexp.MustCompile(`^\.(token|\.env)\.keywright-[0-9a-f]{16}\.tmp$`)
 	stateName   = regexp.MustCompile(`^(sealing\.key|sealing\.key\.lock|\.sealing\.key\.keywright-[0-9a-f]{16}\.tmp` +
-		`|app/(state|state\.prev|state\.next|state\.reserve|lock|audit\.jsonl))$`)
+		`|app/(state|state\.prev|state\.next|state\.spare|state\.reserve|lock|audit\.jsonl))$`)
 )
 
 // inspect looks at a world in which nobody is at work.

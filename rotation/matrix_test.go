@@ -102,7 +102,7 @@ func TestCrashCells(t *testing.T) {
 		"C02 intent durable, before send":  {state: rotation.StateIntent},
 		"C03 after send, before reply":     {step: "issue (before)", asked: 0},
 		"C04 reply read, before store":     {step: "issue (after)", asked: 1},
-		"C05 during the write":             {step: "disk write state.reserve (after)", asked: 1},
+		"C05 during the write":             {step: "disk write state.spare (after)", asked: 1},
 		"C06 stored, before verify":        {state: rotation.StateIssued, asked: 1},
 		"C09 before consumers switch":      {state: rotation.StateVerified, asked: 1},
 		"C11 before retire":                {state: rotation.StateRetiring, asked: 1},

@@ -55,6 +55,7 @@ func (e *Engine) Plan(ctx context.Context, job Job) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	job.Self = nil // a plan hands nothing over
 	r := &run{Engine: e, job: job, policy: job.Policy.withDefaults(), traits: job.Strategy.Traits(), session: readOnly{b}}
 	r.Engine = &Engine{journal: e.journal, sealer: planSealer{e.sealer}, clock: e.clock, fsys: e.fsys}
 	p := &Plan{Job: job.Name, Strategy: r.traits.Name, Key: r.traits.Key, Overlap: r.traits.Overlap}

@@ -56,6 +56,7 @@ type record struct {
 	Version    int    `json:"version"`
 	Job        string `json:"job"`
 	Strategy   string `json:"strategy"`
+	Key        string `json:"key"` // as the strategy names it
 	Lineage    string `json:"lineage"`
 	Generation int    `json:"generation"` // rotations finished
 
@@ -80,6 +81,9 @@ type record struct {
 	Intent   time.Time     `json:"intent,omitzero"`   // when the token was asked for, or later
 	Quiet    time.Time     `json:"quiet,omitzero"`    // when earlier requests must have died
 	Deadline time.Time     `json:"deadline,omitzero"` // when the old token lapses by itself
+	Trying   time.Time     `json:"trying,omitzero"`   // since when the step at hand has failed
+	Back     bool          `json:"back,omitempty"`    // it is to be rolled back once it is resolved
+	Doubt    bool          `json:"doubt,omitempty"`   // a token may have been issued that nobody knows
 	Since    time.Time     `json:"since,omitzero"`    // when the last sink was confirmed
 	Finished time.Time     `json:"finished,omitzero"` // when the last rotation was over
 	Issued   time.Time     `json:"issued,omitzero"`   // when the token in use was issued
@@ -89,12 +93,13 @@ type record struct {
 
 // sinkRecord is how far one sink is.
 type sinkRecord struct {
-	Name    string    `json:"name"`
-	State   SinkState `json:"state"`
-	Held    string    `json:"held,omitempty"`    // "old", or "nothing"
-	Version string    `json:"version,omitempty"` // as it was before the rotation
-	Problem string    `json:"problem,omitempty"`
-	At      time.Time `json:"at,omitzero"` // when it was confirmed
+	Name    string        `json:"name"`
+	State   SinkState     `json:"state"`
+	Held    string        `json:"held,omitempty"`    // "old", or "nothing"
+	Version string        `json:"version,omitempty"` // as it was before the rotation
+	Problem string        `json:"problem,omitempty"`
+	At      time.Time     `json:"at,omitzero"`   // when it was confirmed
+	Lag     time.Duration `json:"lag,omitempty"` // nanoseconds, as it was declared
 }
 
 const recordVersion = 1

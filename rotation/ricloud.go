@@ -64,33 +64,45 @@ func (a ricloudAccess) with(token keywright.Secret) (*keywright.Ricloud, error) 
 // whose key is wanted; and that key. The given tokens are tried first, then the
 // client's own, and then the recovery client's.
 func (a ricloudAccess) find(ctx context.Context, op *Operation, wanted func(*keywright.Key) bool, tokens ...keywright.Secret) (*keywright.Ricloud, *keywright.Key, error) {
+	c, key, _, err := a.findToken(ctx, op, wanted, tokens...)
+	return c, key, err
+}
+
+// findToken is find, and returns the token that gave access too; it is zero if
+// that is the client's own.
+func (a ricloudAccess) findToken(ctx context.Context, op *Operation, wanted func(*keywright.Key) bool, tokens ...keywright.Secret) (*keywright.Ricloud, *keywright.Key, keywright.Secret, error) {
+	var none keywright.Secret
 	if a.client == nil {
-		return nil, nil, keywright.ErrNotInitialized
+		return nil, nil, none, keywright.ErrNotInitialized
 	}
-	var clients []*keywright.Ricloud
+	type way struct {
+		client *keywright.Ricloud
+		token  keywright.Secret
+	}
+	var ways []way
 	for _, t := range op.tokens(tokens...) {
 		if c, err := a.with(t); err == nil { // what is no token gives no access
-			clients = append(clients, c)
+			ways = append(ways, way{c, t})
 		}
 	}
-	clients = append(clients, a.client)
+	ways = append(ways, way{client: a.client})
 	if a.recovery != nil {
-		clients = append(clients, a.recovery)
+		ways = append(ways, way{client: a.recovery})
 	}
-	for _, c := range clients {
+	for _, w := range ways {
 		meta, seen := op.watched()
-		key, err := c.Key.Current(ctx, meta)
+		key, err := w.client.Key.Current(ctx, meta)
 		seen()
 		switch {
 		case errors.Is(err, keywright.ErrUnauthorized), errors.Is(err, keywright.ErrForbidden), errors.Is(err, keywright.ErrNoToken):
 			continue
 		case err != nil:
-			return nil, nil, err
+			return nil, nil, none, err
 		case wanted == nil || wanted(key):
-			return c, key, nil
+			return w.client, key, w.token, nil
 		}
 	}
-	return nil, nil, ErrNoAccess
+	return nil, nil, none, ErrNoAccess
 }
 
 // retrieve reads a key.
@@ -156,7 +168,7 @@ func (a ricloudAccess) verify(ctx context.Context, op *Operation, id keywright.K
 		if err != nil {
 			return refused
 		}
-		if key, err = a.retrieve(ctx, op, other, id); err != nil || key.Token.IsZero() || key.Token.Equal(op.New) {
+		if key, err = a.retrieve(ctx, op, other, id); err != nil || key.Token.IsZero() || key.Token.Equal(op.New) || op.isBefore(key.Token) {
 			return refused
 		}
 		op.New = key.Token
@@ -167,6 +179,8 @@ func (a ricloudAccess) verify(ctx context.Context, op *Operation, id keywright.K
 		return err
 	case key.ID != id:
 		return fmt.Errorf("rotation: the new token belongs to key %d, not to %d", key.ID, id)
+	case op.isBefore(key.Token):
+		return fmt.Errorf("%w: the provider still shows the token from before", ErrNotReady)
 	case !key.Token.IsZero():
 		op.New = key.Token
 	}
@@ -278,6 +292,7 @@ const (
 	dataActive = "active" // the key whose token the sinks hold
 	dataIdle   = "idle"   // the key that is rotated
 	dataMasked = "masked" // the provider does not show tokens
+	dataBurnt  = "burnt"  // the operation whose burn has taken effect
 )
 
 func (s RicloudPaired) access() ricloudAccess { return ricloudAccess{client: s.Client} }
@@ -285,7 +300,8 @@ func (s RicloudPaired) access() ricloudAccess { return ricloudAccess{client: s.C
 // Traits implements [Strategy].
 func (s RicloudPaired) Traits() Traits {
 	return Traits{
-		Name: "ricloud-paired", Provider: "ricloud", Key: "keys " + idText(s.Keys[0]) + " and " + idText(s.Keys[1]),
+		Name: "ricloud-paired", Provider: "ricloud",
+		Key:     "keys " + idText(min(s.Keys[0], s.Keys[1])) + " and " + idText(max(s.Keys[0], s.Keys[1])),
 		Overlap: UntilRetired, Reversible: true,
 		Issue:  "POST /keys/{the idle one}/rotate",
 		Retire: `POST /keys/{the other}/rotate {"force":true}, authenticated by the new token; the answer is thrown away`,
@@ -298,7 +314,7 @@ func (s RicloudPaired) Inspect(ctx context.Context, op *Operation) error {
 		return refuse(ReasonJob, "both keys are key "+idText(s.Keys[0]), "name two")
 	}
 	a := s.access()
-	c, active, err := a.find(ctx, op, func(k *keywright.Key) bool { return k.ID == s.Keys[0] || k.ID == s.Keys[1] })
+	c, active, token, err := a.findToken(ctx, op, func(k *keywright.Key) bool { return k.ID == s.Keys[0] || k.ID == s.Keys[1] })
 	if errors.Is(err, ErrNoAccess) {
 		return &RefusedError{
 			Reason: ReasonUnreadable, Message: "no token that was found belongs to " + s.Traits().Key, Err: err,
@@ -322,8 +338,16 @@ func (s RicloudPaired) Inspect(ctx context.Context, op *Operation) error {
 	op.Old, op.Replaced = active.Token, other.Token
 	op.Data[dataActive], op.Data[dataIdle] = idText(active.ID), idText(idle)
 	delete(op.Data, dataMasked)
+	delete(op.Data, dataBurnt)
 	if other.Token.IsZero() {
 		op.Data[dataMasked] = "true"
+	}
+	if op.Old.IsZero() {
+		// What the sinks hold must be a token of the pair, and the provider
+		// does not show which.
+		if op.Old = token; token.IsZero() {
+			return refuse(ReasonUnreadable, "ricloud masks tokens, and no sink holds one of "+s.Traits().Key, "put the token of one of them into the sinks")
+		}
 	}
 	return nil
 }
@@ -365,7 +389,7 @@ func (s RicloudPaired) Resolve(ctx context.Context, op *Operation) (Verdict, err
 	}
 	verdict, err := s.access().resolve(ctx, op, idle, op.Replaced)
 	if errors.Is(err, ErrMasked) || err == nil && verdict == Unknown {
-		return NotExecuted, nil
+		return Repeatable, nil
 	}
 	return verdict, err
 }
@@ -386,6 +410,28 @@ func (s RicloudPaired) Retire(ctx context.Context, op *Operation) error {
 		return err
 	}
 	return s.burn(ctx, op, active, idle, op.New, op.Old)
+}
+
+// VerifyOld implements [Undoer].
+func (s RicloudPaired) VerifyOld(ctx context.Context, op *Operation) error {
+	active, _, err := s.keys(op)
+	if err != nil {
+		return err
+	}
+	c, err := s.access().with(op.Old)
+	if err != nil {
+		return err
+	}
+	meta, seen := op.watched()
+	key, err := c.Key.Current(ctx, meta, keywright.WithFreshConnection())
+	seen()
+	switch {
+	case errors.Is(err, keywright.ErrUnauthorized), errors.Is(err, keywright.ErrForbidden):
+		return fmt.Errorf("%w: %w", ErrNotAccepted, err)
+	case err == nil && key.ID != active:
+		return fmt.Errorf("%w: it belongs to key %d", ErrNotAccepted, key.ID)
+	}
+	return err
 }
 
 // Undo implements [Undoer]: it burns the token that was issued.
@@ -417,17 +463,18 @@ func (s RicloudPaired) burn(ctx context.Context, op *Operation, id, by keywright
 	case key.ID != by:
 		return fmt.Errorf("rotation: the token to burn key %d with belongs to key %d", id, key.ID)
 	}
-	if err := a.refused(ctx, op, burnt); !errors.Is(err, ErrNotReady) {
+	if err := a.refused(ctx, op, burnt); !errors.Is(err, ErrNotReady) || op.Data[dataBurnt] == op.ID {
 		return err // nil if an earlier run, or a person, has burnt it
 	}
 	_, err = a.rotate(ctx, op, c, id, true)
 	switch {
 	case errors.Is(err, keywright.ErrForbidden):
 		return &OrphanError{Key: "key " + idText(id), Err: err}
-	case errors.Is(err, keywright.ErrNotFound):
-		return nil
+	case errors.Is(err, keywright.ErrNotFound): // then its tokens are refused too
 	case err != nil && keywright.OutcomeOf(err) != keywright.ResultLost:
 		return err
+	default:
+		op.Data[dataBurnt] = op.ID
 	}
 	return a.refused(ctx, op, burnt)
 }

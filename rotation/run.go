@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/keywright/keywright"
+	"github.com/keywright/keywright/rotation/sink"
 )
 
 // run is one run of a job, which holds the job's lock.
@@ -27,10 +28,17 @@ type run struct {
 	current keywright.Secret // in use while nothing is under way
 	resumed bool
 	waited  time.Duration
+	found   State          // that the run was begun in
+	forward bool           // a later record was lost: there may be no way back
+	settled time.Duration  // by the local clock, when what this run has sent must have died
+	since   *time.Duration // by the local clock, when the last sink was confirmed, if by this run
 }
 
 // pause ends a run that would have to wait too long.
-type pause struct{ until time.Time }
+type pause struct {
+	until time.Time
+	cause error // what is waited out, if it is a failure
+}
 
 func (p *pause) Error() string { return "rotation: waits until " + p.until.Format(time.RFC3339) }
 
@@ -45,21 +53,30 @@ func (e *Engine) run(ctx context.Context, job Job, campaign string, do func(*run
 		return nil, err
 	}
 	r := &run{Engine: e, job: job, policy: job.Policy.withDefaults(), traits: job.Strategy.Traits(), session: session, campaign: campaign}
-	result, err := r.under(ctx, do)
-	return result, errors.Join(err, session.Close())
+	return r.whole(ctx, do)
+}
+
+// whole is a run from beginning to end, whatever ends it.
+func (r *run) whole(ctx context.Context, do func(*run, context.Context) error) (result *Result, err error) {
+	defer func() { err = errors.Join(err, r.session.Close()) }()
+	return r.under(ctx, do)
 }
 
 func (r *run) under(ctx context.Context, do func(*run, context.Context) error) (*Result, error) {
 	if err := r.load(ctx); err != nil {
 		return nil, r.named(err)
 	}
+	r.found = r.rec.State
 	err := do(r, ctx)
+	var p *pause
+	if errors.As(err, &p) || errors.Is(err, ErrUnfinished) {
+		r.remember(ctx, p)
+	}
 	result := &Result{
 		Job: r.job.Name, Operation: r.rec.Operation, State: r.rec.State, Resumed: r.resumed,
 		Finished: r.rec.Finished, Fingerprint: r.vault.fingerprint(r.current),
 	}
-	var p *pause
-	if errors.As(err, &p) {
+	if p != nil {
 		result.ResumeAt = p.until
 		return result, nil
 	}
@@ -68,6 +85,18 @@ func (r *run) under(ctx context.Context, do func(*run, context.Context) error) (
 		r.observe(Failed{r.job.Name, r.rec.Operation, r.rec.State, err})
 	}
 	return result, err
+}
+
+// remember makes durable what a run that ends in between has learned. If that
+// fails, the next one learns it again.
+func (r *run) remember(ctx context.Context, p *pause) {
+	if r.rec.State.Finished() {
+		return
+	}
+	if r.rec.Problem = ""; p != nil && p.cause != nil {
+		r.rec.Problem = p.cause.Error()
+	}
+	_ = r.store(context.WithoutCancel(ctx))
 }
 
 // named puts the job's name into a refusal.
@@ -100,7 +129,7 @@ func (r *run) load(ctx context.Context) error {
 	}
 	r.vault = vault{sealer: r.sealer, job: r.job.Name}
 	if b == nil {
-		r.rec = &record{Version: recordVersion, Job: r.job.Name, Strategy: r.traits.Name, Lineage: randomHex(16), State: StateIdle}
+		r.rec = &record{Version: recordVersion, Job: r.job.Name, Strategy: r.traits.Name, Key: r.traits.Key, Lineage: randomHex(16), State: StateIdle}
 		r.vault.key = []byte(randomHex(64))
 		r.rec.FingerprintKey, err = r.vault.seal(ctx, keywright.NewSecret(string(r.vault.key)))
 	} else if r.rec, err = decodeRecord(b, r.job.Name); err == nil {
@@ -115,11 +144,15 @@ func (r *run) load(ctx context.Context) error {
 	if r.rec.State == StateStuck {
 		r.rec.State, r.rec.Resume, r.rec.Problem, r.rec.Steps = r.rec.Resume, "", "", nil
 	}
-	if r.rec.Strategy != r.traits.Name {
-		if !r.rec.State.Finished() {
-			return refuse(ReasonUnfinished, "a rotation by "+r.rec.Strategy+" is under way", "resume it with that strategy first")
-		}
-		r.rec.Strategy, r.rec.Data, r.rec.Issued = r.traits.Name, nil, time.Time{}
+	switch {
+	case r.rec.Strategy == r.traits.Name && r.rec.Key == r.traits.Key:
+	case !r.rec.State.Finished():
+		return refuse(ReasonUnfinished, "a rotation of "+r.rec.Key+" by "+r.rec.Strategy+" is under way", "resume it with that strategy and key first")
+	case r.rec.Strategy == r.traits.Name:
+		return refuse(ReasonJob, "its journal is the one of "+r.rec.Key+", not of "+r.traits.Key, "give another key another job, or name the key as before")
+	default:
+		r.rec.Strategy, r.rec.Key = r.traits.Name, r.traits.Key
+		r.rec.Data, r.rec.Current, r.rec.Issued = nil, nil, time.Time{}
 	}
 	r.op = &Operation{
 		Job: r.job.Name, ID: r.rec.Operation, Lineage: r.rec.Lineage, Marker: marker(r.rec.Lineage, r.rec.Operation),
@@ -154,6 +187,11 @@ func (r *run) interrupted(ctx context.Context, damaged bool) error {
 		return r.enter(ctx, StateResolving)
 	case s == StateRetiring, s == StateRollingBack:
 		r.unsettle()
+	case s == StateConverging && damaged:
+		r.unsettle()
+		r.forward = true
+	case s == StateResolving:
+		r.reserve(ctx)
 	}
 	switch r.rec.State {
 	case StateVerified, StateDistributing, StateConverging, StateRetiring:
@@ -163,7 +201,43 @@ func (r *run) interrupted(ctx context.Context, damaged bool) error {
 }
 
 // unsettle notes that a call may be on its way until the settle time is over.
-func (r *run) unsettle() { r.rec.Quiet = r.clock.now().Add(r.policy.SettleTime) }
+func (r *run) unsettle() {
+	r.rec.Quiet = r.clock.now().Add(r.policy.SettleTime)
+	r.settled = r.clock.clock.Elapsed() + r.policy.SettleTime
+}
+
+// quiet returns how long it is until nothing that was sent can arrive any more:
+// by the provider's clock, and for what this run has sent by the local one too,
+// so that no answer with a wrong date makes it shorter.
+func (r *run) quiet() time.Duration {
+	r.believe()
+	left := r.rec.Quiet.Sub(r.clock.atLeast())
+	if r.settled > 0 {
+		left = max(left, r.settled-r.clock.clock.Elapsed())
+	}
+	return max(0, left)
+}
+
+// believe corrects times that were written down by a clock that was ahead.
+func (r *run) believe() {
+	now := r.clock.now()
+	for _, t := range [...]*time.Time{&r.rec.Since, &r.rec.Finished, &r.rec.Issued, &r.rec.Intent} {
+		if t.After(now) {
+			*t = now
+		}
+	}
+	if latest := now.Add(r.policy.SettleTime); r.rec.Quiet.After(latest) {
+		r.rec.Quiet = latest
+	}
+}
+
+// reserve makes room for the next record. Where it is not needed for safety it
+// may fail.
+func (r *run) reserve(ctx context.Context) {
+	if err := r.session.Reserve(ctx); err != nil {
+		r.observe(Failed{r.job.Name, r.rec.Operation, r.rec.State, err})
+	}
+}
 
 // handOver gives a token to the client of this process.
 func (r *run) handOver(token keywright.Secret) {
@@ -174,10 +248,10 @@ func (r *run) handOver(token keywright.Secret) {
 
 // enter makes a state durable.
 func (r *run) enter(ctx context.Context, to State) error {
-	from := r.rec.State
-	r.rec.State = to
+	from, trying := r.rec.State, r.rec.Trying
+	r.rec.State, r.rec.Trying = to, time.Time{}
 	if err := r.save(ctx, auditEntry{From: from, To: to, Problem: r.rec.Problem}); err != nil {
-		r.rec.State = from
+		r.rec.State, r.rec.Trying = from, trying
 		return err
 	}
 	r.observe(StateChanged{
@@ -197,7 +271,7 @@ func (r *run) enterSink(ctx context.Context, k *sinkRecord, to SinkState, proble
 		k.Problem = problem.Error()
 	}
 	if to == SinkConfirmed {
-		k.At = r.clock.now()
+		k.At, r.rec.Trying = r.clock.now(), time.Time{}
 	}
 	if err := r.save(ctx, auditEntry{Sink: k.Name, SinkState: to, Problem: k.Problem}); err != nil {
 		return err
@@ -206,10 +280,28 @@ func (r *run) enterSink(ctx context.Context, k *sinkRecord, to SinkState, proble
 	return nil
 }
 
-// save writes the record and a line of the audit trail. What has happened must
-// be written down even if ctx has ended meanwhile.
+// save writes the record, and then a line of the audit trail. What has happened
+// must be written down even if ctx has ended meanwhile. A trail that cannot be
+// written is reported, and stops nothing.
 func (r *run) save(ctx context.Context, a auditEntry) error {
 	ctx = context.WithoutCancel(ctx)
+	if err := r.store(ctx); err != nil {
+		return err
+	}
+	last, err := r.session.Last(ctx)
+	if err == nil {
+		a.Time, a.Operation = r.rec.Latest.Format(time.RFC3339Nano), r.rec.Operation
+		a.Old, a.New = r.vault.fingerprint(r.op.Old), r.vault.fingerprint(r.op.New)
+		err = r.session.Append(ctx, a.line(last))
+	}
+	if err != nil {
+		r.observe(Failed{r.job.Name, r.rec.Operation, r.rec.State, err})
+	}
+	return nil
+}
+
+// store makes the record durable.
+func (r *run) store(ctx context.Context) error {
 	rec := r.rec
 	rec.Data, rec.Offset, rec.Latest = r.op.Data, r.clock.offset(), r.clock.now()
 	for _, t := range [...]struct {
@@ -220,15 +312,6 @@ func (r *run) save(ctx context.Context, a auditEntry) error {
 		if *t.to, err = r.vault.reseal(ctx, *t.to, t.token); err != nil {
 			return err
 		}
-	}
-	last, err := r.session.Last(ctx)
-	if err != nil {
-		return err
-	}
-	a.Time, a.Operation = rec.Latest.Format(time.RFC3339Nano), rec.Operation
-	a.Old, a.New = r.vault.fingerprint(r.op.Old), r.vault.fingerprint(r.op.New)
-	if err := r.session.Append(ctx, a.line(last)); err != nil {
-		return err
 	}
 	return r.session.Save(ctx, rec.encode())
 }
@@ -245,12 +328,20 @@ func (r *run) rotate(ctx context.Context) error {
 	} else {
 		r.resumed = true
 	}
-	return r.advance(ctx)
+	return r.onward(ctx)
 }
 
 // resume goes on with a rotation, if one is under way.
 func (r *run) resume(ctx context.Context) error {
 	r.resumed = !r.rec.State.Finished()
+	return r.onward(ctx)
+}
+
+// onward goes on the way that the rotation was last sent.
+func (r *run) onward(ctx context.Context) error {
+	if r.rec.Back && !r.rec.State.Finished() {
+		return r.rollback(ctx)
+	}
 	return r.advance(ctx)
 }
 
@@ -264,23 +355,29 @@ func (r *run) rollback(ctx context.Context) error {
 		return r.giveUp(ctx, nil)
 	case !undoes || !r.traits.Reversible:
 		return fmt.Errorf("%w: %s goes forward only; run Resume", ErrNoWayBack, r.traits.Name)
-	case s == StateRetiring:
+	case s == StateRetiring, r.forward:
 		return fmt.Errorf("%w: the old token is being retired; run Resume", ErrNoWayBack)
 	case r.op.Old.IsZero():
 		return fmt.Errorf("%w: the old token is not known; run Resume", ErrNoWayBack)
 	case s == StateResolving:
+		r.rec.Back = true
 		if err := r.resolve(ctx, false); err != nil || r.rec.State.Finished() {
 			return err
 		}
 	}
 	r.resumed = true
 	if r.rec.State != StateRollingBack {
+		if err := r.oldWorks(ctx); errors.Is(err, ErrNotAccepted) {
+			return fmt.Errorf("%w: the old token is not accepted any more: %w", ErrNoWayBack, err)
+		} else if err != nil {
+			return r.orUnfinished(err)
+		}
 		for i := range r.rec.Sinks {
 			if k := &r.rec.Sinks[i]; k.State != SinkPending {
 				k.State = SinkWriting
 			}
 		}
-		r.rec.Since = time.Time{}
+		r.rec.Since, r.since, r.rec.Back = time.Time{}, nil, false
 		if err := r.enter(ctx, StateRollingBack); err != nil {
 			return err
 		}
@@ -291,6 +388,9 @@ func (r *run) rollback(ctx context.Context) error {
 // advance takes one step after the other until nothing is under way.
 func (r *run) advance(ctx context.Context) error {
 	for {
+		if err := r.sameSinks(ctx); err != nil {
+			return err
+		}
 		var err error
 		switch r.rec.State {
 		case StatePlanned:
@@ -326,22 +426,37 @@ func (r *run) advance(ctx context.Context) error {
 
 // giveUp ends an attempt that has issued nothing.
 func (r *run) giveUp(ctx context.Context, cause error) error {
+	if r.rec.Doubt && r.traits.Outage {
+		// An earlier call may have taken the readers' token away: it goes on
+		// until they have another.
+		r.rec.Attempts = 0
+		return r.unfinished(errors.Join(cause, r.enter(ctx, StateResolving)))
+	}
+	undo := r.change()
 	if !r.op.Old.IsZero() {
 		r.current = r.op.Old
 	}
 	r.op.Old, r.op.Replaced, r.op.New = keywright.Secret{}, keywright.Secret{}, keywright.Secret{}
-	r.rec.Sinks, r.rec.Deadline, r.rec.Attempts = nil, time.Time{}, 0
+	r.rec.Sinks, r.rec.Deadline, r.rec.Attempts, r.rec.Back, r.rec.Doubt = nil, time.Time{}, 0, false, false
 	r.rec.Problem = ""
 	if cause != nil {
 		r.rec.Problem = cause.Error()
 	}
 	if err := r.enter(ctx, StateIdle); err != nil {
+		undo()
 		return r.unfinished(errors.Join(cause, err))
 	}
 	if cause == nil {
 		return nil
 	}
 	return fmt.Errorf("%w: %w", ErrNotIssued, cause)
+}
+
+// change returns a function that takes back what is about to change, if it
+// cannot be made durable.
+func (r *run) change() (undo func()) {
+	rec, op, current := *r.rec, *r.op, r.current
+	return func() { *r.rec, *r.op, r.current = rec, op, current }
 }
 
 // stuck ends a run that needs a person.
@@ -368,10 +483,10 @@ const (
 
 // sleep waits for d, unless that makes the run wait longer than the policy
 // allows.
-func (r *run) sleep(ctx context.Context, d time.Duration, why string) error {
+func (r *run) sleep(ctx context.Context, d time.Duration, why string, cause error) error {
 	r.waited += d
 	if m := r.policy.MaxWait; m != 0 && r.waited > m {
-		return &pause{r.clock.atLeast().Add(d)}
+		return &pause{r.clock.atLeast().Add(d), cause}
 	}
 	r.observe(Waiting{r.job.Name, r.rec.Operation, r.rec.State, d, why})
 	if err := r.clock.sleepUntil(ctx, r.clock.atLeast().Add(d), r.askTime); err != nil {
@@ -390,17 +505,28 @@ func (r *run) askTime(ctx context.Context) {
 	}
 }
 
-// try calls step until it succeeds or fails for good, for at most d.
+// try calls step until it succeeds or fails for good, for at most d, which
+// earlier runs may have begun.
 func (r *run) try(ctx context.Context, d time.Duration, why string, again func(error) bool, step func() error) error {
-	until := r.clock.atLeast().Add(d)
 	for wait := firstWait; ; wait = min(2*wait, maxWait) {
-		err := step()
+		err := r.clean(step())
 		switch {
-		case err == nil, ended(err):
+		case err == nil:
+			r.rec.Trying = time.Time{}
+			return nil
+		case ended(err):
 			return err
 		case ctx.Err() != nil:
 			return r.unfinished(err)
-		case !again(err) || !r.clock.atLeast().Before(until):
+		case !again(err):
+			return err
+		}
+		now := r.clock.atLeast()
+		if r.rec.Trying.IsZero() || r.rec.Trying.After(now) {
+			r.rec.Trying = now
+		}
+		if !now.Before(r.rec.Trying.Add(d)) {
+			r.rec.Trying = time.Time{} // the next run has as long
 			return err
 		}
 		r.observe(Failed{r.job.Name, r.rec.Operation, r.rec.State, err})
@@ -408,10 +534,45 @@ func (r *run) try(ctx context.Context, d time.Duration, why string, again func(e
 		if errors.As(err, &api) {
 			wait = max(wait, min(api.RetryAfter, time.Minute))
 		}
-		if err := r.sleep(ctx, wait, why); err != nil {
+		if err := r.sleep(ctx, wait, why, err); err != nil {
 			return err
 		}
 	}
+}
+
+// cleaned is an error whose text has lost the tokens in it. It keeps the
+// classes of what it was, and nothing that could be printed.
+type cleaned struct {
+	text    string
+	classes []error
+}
+
+func (e *cleaned) Error() string   { return e.text }
+func (e *cleaned) Unwrap() []error { return e.classes }
+
+// clean takes the tokens of this rotation out of an error: what a job's own
+// functions and sinks return may repeat them.
+func (r *run) clean(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	for _, t := range r.op.tokens(r.op.Old, r.op.New, r.op.Replaced, r.current) {
+		text = strings.ReplaceAll(text, t.Reveal(), "[REDACTED]")
+	}
+	if text == err.Error() {
+		return err
+	}
+	e := &cleaned{text: text}
+	for _, class := range [...]error{
+		ErrNotAccepted, ErrNotReady, ErrOrphan, ErrNoAccess, sink.ErrConflict, sink.ErrTemporary, sink.ErrRefused,
+		keywright.ErrServer, keywright.ErrRateLimited, context.Canceled, context.DeadlineExceeded,
+	} {
+		if errors.Is(err, class) {
+			e.classes = append(e.classes, class)
+		}
+	}
+	return e
 }
 
 // ended reports whether an error is this run's own way of ending.

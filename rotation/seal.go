@@ -45,7 +45,7 @@ type keyFile struct {
 }
 
 func (k *keyFile) Seal(ctx context.Context, plain []byte, label string) ([]byte, error) {
-	key, err := k.key(ctx)
+	key, err := k.key(ctx, true)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +53,7 @@ func (k *keyFile) Seal(ctx context.Context, plain []byte, label string) ([]byte,
 }
 
 func (k *keyFile) Open(ctx context.Context, sealed []byte, label string) ([]byte, error) {
-	key, err := k.key(ctx)
+	key, err := k.key(ctx, false) // a new key would open nothing
 	if err != nil {
 		return nil, err
 	}
@@ -61,23 +61,28 @@ func (k *keyFile) Open(ctx context.Context, sealed []byte, label string) ([]byte
 }
 
 // key returns the key, from the file when it is first used.
-func (k *keyFile) key(ctx context.Context) ([]byte, error) {
+func (k *keyFile) key(ctx context.Context, create bool) ([]byte, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.known != nil {
 		return k.known, nil
 	}
-	key, err := readKey(ctx, durable.FromContext(ctx), k.path)
+	key, err := readKey(ctx, durable.FromContext(ctx), k.path, create)
 	k.known = key
 	return key, err
 }
 
-// readKey reads the key file, and makes it if there is none, under a lock
+// readKey reads the key file. If there is none it may make one, under a lock
 // beside it: of two processes that make one, both use the first.
-func readKey(ctx context.Context, fsys durable.FS, path string) ([]byte, error) {
-	b, _, err := durable.Read(fsys, path, 4<<10)
-	if errors.Is(err, fs.ErrNotExist) {
+func readKey(ctx context.Context, fsys durable.FS, path string, create bool) ([]byte, error) {
+	b, info, err := durable.Read(fsys, path, 4<<10)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && create:
 		b, err = makeKey(ctx, fsys, path)
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%w: its sealing key is gone: %w", ErrJournal, err)
+	case err == nil && durable.PrivacyProblem(info) != "":
+		return nil, fmt.Errorf("%w: %s %s", ErrJournal, path, durable.PrivacyProblem(info))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("rotation: sealing key: %w", err)

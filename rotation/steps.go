@@ -72,7 +72,10 @@ func (r *run) survey(ctx context.Context) (*surveyed, error) {
 		if t, ok := s.(sink.Tester); err == nil && ok {
 			err = t.Test(ctx)
 		}
-		if err != nil {
+		if err != nil && (ctx.Err() != nil || errors.Is(err, sink.ErrTemporary)) {
+			return nil, r.clean(err) // it is not the sink's fault, or passes
+		}
+		if err = r.clean(err); err != nil {
 			return nil, &RefusedError{Reason: ReasonSink, Message: "a sink cannot be used", Instead: "mend it first", Err: err}
 		}
 		readings[i] = reading
@@ -82,12 +85,15 @@ func (r *run) survey(ctx context.Context) (*surveyed, error) {
 	if err := r.job.Strategy.Inspect(ctx, r.op); err != nil {
 		return nil, err
 	}
-	if err := r.tokenInUse(readings); err != nil {
+	if err := r.tokenInUse(ctx, readings); err != nil {
 		return nil, err
 	}
 	found := &surveyed{}
 	for i, s := range r.job.Sinks {
 		k := sinkRecord{Name: s.Name(), State: SinkPending, Version: readings[i].Version}
+		if t := s.Traits(); !t.UntilRestart {
+			k.Lag = t.Lag
+		}
 		switch held := readings[i].Token; {
 		case !s.Traits().Readable:
 		case held.IsZero():
@@ -111,16 +117,26 @@ const (
 	heldNothing = "nothing"
 )
 
-// tokenInUse makes op.Old what the sinks hold, where the provider does not
-// show it.
-func (r *run) tokenInUse(readings []sink.Reading) error {
+// tokenInUse makes op.Old what the last rotation has delivered, or else what
+// the sinks hold, where the provider does not show it. The job's Verify then
+// has to know it.
+func (r *run) tokenInUse(ctx context.Context, readings []sink.Reading) error {
+	shown := !r.op.Old.IsZero()
+	if !shown {
+		r.op.Old = r.current
+	}
 	for _, reading := range readings {
 		if r.op.Old.IsZero() {
 			r.op.Old = reading.Token
 		}
 	}
-	if r.op.Old.IsZero() {
-		r.op.Old = r.current
+	if !shown && !r.op.Old.IsZero() && r.job.Verify != nil {
+		if err := r.clean(r.job.Verify(ctx, r.op.Old)); errors.Is(err, ErrNotAccepted) || errors.Is(err, keywright.ErrUnauthorized) {
+			return &RefusedError{
+				Reason: ReasonDrift, Message: "the sinks hold a token that does not work, and the provider masks the one that does", Err: err,
+				Instead: "put a token of the key that works into them",
+			}
+		}
 	}
 	if r.op.Old.IsZero() && !r.traits.Outage {
 		return refuse(ReasonUnreadable, "the provider masks the token in use, and no sink can be read",
@@ -134,7 +150,7 @@ func (r *run) budget() ([]SinkBudget, error) {
 	var budget []SinkBudget
 	for _, s := range r.job.Sinks {
 		t := s.Traits()
-		b := SinkBudget{Sink: s.Name(), Lag: t.Lag, UntilRestart: t.UntilRestart, Grade: t.Grade, Guarantee: t.Guarantee, Needs: r.policy.VerifyFor + t.Lag}
+		b := SinkBudget{Sink: s.Name(), Lag: t.Lag, UntilRestart: t.UntilRestart, Grade: t.Grade, Guarantee: t.Guarantee, Needs: r.policy.VerifyFor + r.policy.DistributeFor + t.Lag}
 		switch {
 		case r.traits.Overlap == 0:
 		case t.UntilRestart && r.job.Acknowledge == nil:
@@ -154,13 +170,13 @@ func (r *run) budget() ([]SinkBudget, error) {
 
 // issue asks the provider for a token, once.
 func (r *run) issue(ctx context.Context) error {
-	if left := r.rec.Quiet.Sub(r.clock.atLeast()); left > 0 {
+	for left := r.quiet(); left > 0; left = r.quiet() {
 		// A call of the rotation before may still arrive.
-		if err := r.sleep(ctx, left, "for earlier calls to die"); err != nil {
+		if err := r.sleep(ctx, left, "for earlier calls to die", nil); err != nil {
 			return err
 		}
 	}
-	if err := ctx.Err(); err != nil {
+	if err := errors.Join(ctx.Err(), r.trySealing(ctx)); err != nil {
 		return r.giveUp(ctx, err)
 	}
 	r.rec.Attempts++
@@ -189,7 +205,25 @@ func (r *run) issue(ctx context.Context) error {
 	r.observe(Failed{r.job.Name, r.rec.Operation, r.rec.State, err})
 	r.unsettle()
 	r.rec.Problem = err.Error()
-	return r.enter(ctx, StateResolving)
+	if err := r.enter(ctx, StateResolving); err != nil {
+		return err
+	}
+	r.reserve(ctx) // the record before has used what there was
+	return nil
+}
+
+// trySealing makes sure that the new token can be sealed when it comes.
+func (r *run) trySealing(ctx context.Context) error {
+	probe := keywright.NewSecret(randomHex(32))
+	sealed, err := r.vault.seal(ctx, probe)
+	if err != nil {
+		return err
+	}
+	opened, err := r.sealer.Open(ctx, sealed, r.job.Name)
+	if err == nil && string(opened) != probe.Reveal() {
+		err = fmt.Errorf("%w: the sealer does not open what it has sealed", ErrJournal)
+	}
+	return err
 }
 
 // issued makes the new token durable, before anything else happens.
@@ -204,7 +238,7 @@ func (r *run) issued(ctx context.Context) error {
 	}
 	unsaved := &UnsavedError{Job: r.job.Name, Token: r.op.New, Escrow: ErrNotReady, Journal: err}
 	if r.job.Escrow != nil {
-		unsaved.Escrow = r.job.Escrow(context.WithoutCancel(ctx), r.op.New)
+		unsaved.Escrow = r.clean(r.job.Escrow(context.WithoutCancel(ctx), r.op.New))
 	}
 	return unsaved
 }
@@ -214,21 +248,21 @@ func (r *run) issued(ctx context.Context) error {
 // then, if reissue is set, the token is asked for again.
 func (r *run) resolve(ctx context.Context, reissue bool) error {
 	r.hunt(ctx)
-	until := r.rec.Quiet.Add(r.policy.ResolveFor)
 	for wait := firstWait; ; wait = min(2*wait, maxWait) {
 		// Whether time is up must be known before looking.
-		over := !r.clock.atLeast().Before(r.rec.Quiet)
+		over := r.quiet() == 0
 		verdict, err := r.job.Strategy.Resolve(ctx, r.op)
 		switch {
 		case verdict == Executed && err == nil && !r.op.New.IsZero():
 			return r.issued(ctx)
 		case ctx.Err() != nil:
 			return r.unfinished(ctx.Err())
-		case verdict == NotExecuted && err == nil && over:
+		case (verdict == NotExecuted || verdict == Repeatable) && err == nil && over:
+			r.rec.Doubt = r.rec.Doubt || verdict == Repeatable
 			return r.notExecuted(ctx, reissue)
 		case over && (errors.Is(err, ErrNoAccess) || errors.Is(err, ErrMasked)):
 			return r.lost(ctx, err)
-		case over && !r.clock.atLeast().Before(until):
+		case over && !r.clock.atLeast().Before(r.rec.Quiet.Add(r.policy.ResolveFor)):
 			if err == nil {
 				err = errors.New("rotation: the provider's state does not tell whether a token was issued")
 			} else if passing(err) {
@@ -239,10 +273,10 @@ func (r *run) resolve(ctx context.Context, reissue bool) error {
 		if err != nil {
 			r.observe(Failed{r.job.Name, r.rec.Operation, r.rec.State, err})
 		}
-		if left := r.rec.Quiet.Sub(r.clock.atLeast()); !over {
-			wait = min(wait, max(left, time.Millisecond))
+		if !over {
+			wait = min(wait, max(r.quiet(), time.Millisecond))
 		}
-		if err := r.sleep(ctx, wait, "to learn what became of a call"); err != nil {
+		if err := r.sleep(ctx, wait, "to learn what became of a call", err); err != nil {
 			return err
 		}
 	}
@@ -368,24 +402,24 @@ func (r *run) distribute(ctx context.Context) error {
 	if err := r.deliverAll(ctx, r.op.Old, r.op.New); err != nil {
 		return err
 	}
-	r.rec.Since = r.clock.now()
+	r.delivered()
 	return r.enter(ctx, StateConverging)
+}
+
+// delivered notes when the last sink was confirmed.
+func (r *run) delivered() {
+	elapsed := r.clock.clock.Elapsed()
+	r.rec.Since, r.since = r.clock.now(), &elapsed
 }
 
 // deliverAll brings a token to every sink. A sink that fails keeps the old
 // token from being retired, but not the other sinks from getting the new one,
 // unless it is the first.
 func (r *run) deliverAll(ctx context.Context, from, to keywright.Secret) error {
-	if len(r.rec.Sinks) != len(r.job.Sinks) {
-		return r.stuck(ctx, errors.New("rotation: the job has other sinks than when it began"), "give it the sinks it had: "+list(names(r.rec.Sinks)))
-	}
 	var failed []string
 	var causes []error
 	for i, s := range r.job.Sinks {
 		k := &r.rec.Sinks[i]
-		if k.Name != s.Name() {
-			return r.stuck(ctx, errors.New("rotation: the job has other sinks than when it began"), "give it the sinks it had: "+list(names(r.rec.Sinks)))
-		}
 		if k.State == SinkConfirmed {
 			continue
 		}
@@ -422,6 +456,24 @@ func (r *run) deliverAll(ctx context.Context, from, to keywright.Secret) error {
 		steps = append([]string{"the old token and the new one are both accepted meanwhile"}, steps...)
 	}
 	return r.stuck(ctx, errors.Join(causes...), steps...)
+}
+
+// sameSinks makes sure that the job has the sinks that the rotation began with:
+// one that was left out, or in, would be forgotten.
+func (r *run) sameSinks(ctx context.Context) error {
+	switch r.rec.State {
+	case StateIssued, StateVerified, StateDistributing, StateConverging, StateRetiring, StateRollingBack:
+	default:
+		return nil
+	}
+	same := len(r.rec.Sinks) == len(r.job.Sinks)
+	for i := 0; same && i < len(r.job.Sinks); i++ {
+		same = r.rec.Sinks[i].Name == r.job.Sinks[i].Name()
+	}
+	if same {
+		return nil
+	}
+	return r.stuck(ctx, errors.New("rotation: the job has other sinks than when it began"), "give it the sinks it had: "+list(names(r.rec.Sinks)))
 }
 
 func names(sinks []sinkRecord) []string {
@@ -505,7 +557,7 @@ func (r *run) converge(ctx context.Context) error {
 		if err := r.stillThere(ctx); err != nil {
 			return err
 		}
-		if !r.clock.atLeast().Before(r.readyAt()) {
+		if r.lagLeft() == 0 {
 			return r.enter(ctx, StateRetiring)
 		}
 	}
@@ -534,38 +586,42 @@ func (r *run) orUnfinished(err error) error {
 	return r.unfinished(err)
 }
 
-// readyAt is when the slowest reader has the token.
-func (r *run) readyAt() time.Time {
+// lagLeft is how long it is until the slowest reader has the token: by the
+// provider's clock, and for what this run has delivered by the local one too.
+func (r *run) lagLeft() time.Duration {
+	r.believe()
 	var lag time.Duration
-	for _, s := range r.job.Sinks {
+	for i, s := range r.job.Sinks {
+		lag = max(lag, r.rec.Sinks[i].Lag)
 		if t := s.Traits(); !t.UntilRestart {
 			lag = max(lag, t.Lag)
 		}
 	}
-	return r.rec.Since.Add(lag)
+	left := r.rec.Since.Add(lag).Sub(r.clock.atLeast())
+	if r.since != nil {
+		left = max(left, *r.since+lag-r.clock.clock.Elapsed())
+	}
+	return max(0, left)
 }
 
 // waitForReaders waits for the lag of the sinks, for the acknowledgement, and
 // for the old key to be idle.
 func (r *run) waitForReaders(ctx context.Context) error {
-	if left := r.readyAt().Sub(r.clock.atLeast()); left > 0 {
-		if err := r.sleep(ctx, left, "for readers to see the new token"); err != nil {
+	for left := r.lagLeft(); left > 0; left = r.lagLeft() {
+		if err := r.sleep(ctx, left, "for readers to see the new token", nil); err != nil {
 			return err
 		}
 	}
 	until := func(why string, step func() error) error {
 		for wait := firstWait; ; wait = min(2*wait, maxWait) {
-			err := step()
+			err := r.clean(step())
 			if err == nil {
 				return nil
 			}
-			if ctx.Err() != nil {
+			if ctx.Err() != nil || !passing(err) {
 				return r.unfinished(err)
 			}
-			if !passing(err) && !errors.Is(err, ErrNotReady) {
-				return r.unfinished(err)
-			}
-			if err := r.sleep(ctx, wait, why); err != nil {
+			if err := r.sleep(ctx, wait, why, nil); err != nil {
 				return err
 			}
 		}
@@ -614,6 +670,12 @@ func (r *run) stillThere(ctx context.Context) error {
 
 // retire ends the old token's life.
 func (r *run) retire(ctx context.Context) error {
+	if r.found == StateRetiring {
+		// Much may have happened since an earlier run has looked.
+		if err := r.stillThere(ctx); err != nil {
+			return err
+		}
+	}
 	err := r.try(ctx, r.policy.DistributeFor, "to retire the old token", passing, func() error {
 		err := r.job.Strategy.Retire(ctx, r.op)
 		if errors.Is(err, keywright.ErrOutcomeUnknown) {
@@ -621,22 +683,26 @@ func (r *run) retire(ctx context.Context) error {
 		}
 		return err
 	})
-	var orphan *OrphanError
-	switch {
-	case errors.As(err, &orphan):
-		return r.stuck(ctx, err, "the new token is in every sink; the old one is still accepted",
-			"retire "+orphan.Key+", and nothing else, with the provider's console")
-	case errors.Is(err, ErrOrphan):
-		return r.stuck(ctx, err, "the new token is in every sink; the old one is still accepted",
-			"retire the old key with the provider's console")
-	case err != nil:
-		return r.orUnfinished(err)
+	if err != nil {
+		return r.orphaned(ctx, err)
 	}
 	if err := r.sweep(ctx); err != nil {
 		return err
 	}
-	r.current = r.op.New
-	return r.over(ctx, StateDone)
+	return r.over(ctx, StateDone, r.op.New)
+}
+
+// orphaned ends a run that could not end the life of a key.
+func (r *run) orphaned(ctx context.Context, err error) error {
+	var orphan *OrphanError
+	switch {
+	case errors.As(err, &orphan):
+		return r.stuck(ctx, err, "what the sinks hold is accepted, and so is the token of "+orphan.Key,
+			"retire "+orphan.Key+", and nothing else, with the provider's console")
+	case errors.Is(err, ErrOrphan):
+		return r.stuck(ctx, err, "retire the key that is still live with the provider's console")
+	}
+	return r.orUnfinished(err)
 }
 
 // sweep deletes what earlier attempts left behind.
@@ -647,21 +713,25 @@ func (r *run) sweep(ctx context.Context) error {
 	}
 	err := r.try(ctx, r.policy.DistributeFor, "to delete what was left behind", passing, func() error { return x.Sweep(ctx, r.op) })
 	if err != nil {
-		return r.orUnfinished(err)
+		return r.orphaned(ctx, err)
 	}
 	return nil
 }
 
-// over ends the operation.
-func (r *run) over(ctx context.Context, as State) error {
-	before := *r.op
+// over ends the operation, with current as the token in use.
+func (r *run) over(ctx context.Context, as State, current keywright.Secret) error {
+	undo := r.change()
+	r.current = current
 	r.op.Old, r.op.Replaced, r.op.New = keywright.Secret{}, keywright.Secret{}, keywright.Secret{}
-	r.rec.Deadline, r.rec.Finished = time.Time{}, r.clock.now()
+	r.rec.Deadline, r.rec.Finished, r.rec.Back, r.rec.Doubt, r.rec.Problem = time.Time{}, r.clock.now(), false, false, ""
 	if as == StateDone {
 		r.rec.Generation++
+		if r.campaign != "" {
+			r.rec.Campaign = r.campaign
+		}
 	}
 	if err := r.enter(ctx, as); err != nil {
-		*r.op = before
+		undo()
 		return err
 	}
 	return nil
@@ -670,23 +740,24 @@ func (r *run) over(ctx context.Context, as State) error {
 // goBack brings the old token back to the sinks, waits for their readers, and
 // makes the provider refuse the new one.
 func (r *run) goBack(ctx context.Context) error {
+	if err := r.oldWorks(ctx); errors.Is(err, ErrNotAccepted) {
+		return r.stuck(ctx, fmt.Errorf("rotation: the old token is not accepted any more: %w", err),
+			"see with the provider's console which token of "+r.traits.Key+" is accepted, and put it into every sink")
+	} else if err != nil {
+		return r.orUnfinished(err)
+	}
 	if r.rec.Since.IsZero() {
-		if r.job.Verify != nil {
-			if err := r.job.Verify(ctx, r.op.Old); err != nil {
-				return r.stuck(ctx, fmt.Errorf("rotation: the old token does not work: %w", err), "find out which token the provider accepts, before anything else")
-			}
-		}
 		r.handOver(r.op.Old)
 		if err := r.deliverBack(ctx); err != nil {
 			return err
 		}
-		r.rec.Since = r.clock.now()
+		r.delivered()
 		if err := r.enter(ctx, StateRollingBack); err != nil {
 			return err
 		}
 	}
-	if left := r.readyAt().Sub(r.clock.atLeast()); left > 0 {
-		if err := r.sleep(ctx, left, "for readers to see the old token"); err != nil {
+	for left := r.lagLeft(); left > 0; left = r.lagLeft() {
+		if err := r.sleep(ctx, left, "for readers to see the old token", nil); err != nil {
 			return err
 		}
 	}
@@ -699,13 +770,32 @@ func (r *run) goBack(ctx context.Context) error {
 		return err
 	})
 	if err != nil {
-		return r.orUnfinished(err)
+		return r.orphaned(ctx, err)
 	}
 	if err := r.sweep(ctx); err != nil {
 		return err
 	}
-	r.current = r.op.Old
-	return r.over(ctx, StateRolledBack)
+	return r.over(ctx, StateRolledBack, r.op.Old)
+}
+
+// oldWorks returns nil if the provider accepts the old token, and an error that
+// matches ErrNotAccepted if it does not.
+func (r *run) oldWorks(ctx context.Context) error {
+	return r.try(ctx, r.policy.VerifyFor, "to see whether the old token is accepted", func(err error) bool {
+		return passing(err) && !errors.Is(err, ErrNotAccepted)
+	}, func() error {
+		if err := r.job.Strategy.(Undoer).VerifyOld(ctx, r.op); err != nil {
+			return err
+		}
+		if r.job.Verify == nil {
+			return nil
+		}
+		err := r.job.Verify(ctx, r.op.Old)
+		if errors.Is(err, keywright.ErrUnauthorized) {
+			err = fmt.Errorf("%w: %w", ErrNotAccepted, err)
+		}
+		return err
+	})
 }
 
 // deliverBack brings the old token to the sinks that may have the new one. A

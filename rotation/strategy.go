@@ -58,9 +58,12 @@ type Extender interface {
 	Extend(ctx context.Context, op *Operation) error
 }
 
-// Undoer is a [Strategy] that can go back: Undo makes the provider refuse
-// op.New, when the sinks hold op.Old again.
+// Undoer is a [Strategy] that can go back.
 type Undoer interface {
+	// VerifyOld returns nil if the provider accepts op.Old, and an error that
+	// matches [ErrNotAccepted] if it does not. There is no way back then.
+	VerifyOld(ctx context.Context, op *Operation) error
+	// Undo makes the provider refuse op.New, when the sinks hold op.Old again.
 	Undo(ctx context.Context, op *Operation) error
 }
 
@@ -81,14 +84,15 @@ type Verdict int
 
 // Verdicts. Unknown is the zero value.
 const (
-	Unknown  Verdict = iota // the provider's state cannot tell
-	Executed                // a token was issued, and op.New is it
-	NotExecuted
+	Unknown     Verdict = iota // the provider's state cannot tell
+	Executed                   // a token was issued, and op.New is it
+	NotExecuted                // no token was issued
+	Repeatable                 // nobody can tell, and to ask again harms nothing
 )
 
 // String returns the verdict's name.
 func (v Verdict) String() string {
-	return [...]string{"unknown", "executed", "not executed"}[v]
+	return [...]string{"unknown", "executed", "not executed", "repeatable"}[v]
 }
 
 // Traits is what can be expected of a strategy.
@@ -174,6 +178,12 @@ func (op *Operation) Observe(answer http.Header) {
 func (op *Operation) watched() (keywright.CallOption, func()) {
 	meta := new(keywright.Meta)
 	return keywright.WithMeta(meta), func() { op.Observe(meta.Header) }
+}
+
+// isBefore reports whether a token is one from before: a provider that shows
+// it is behind its own answer.
+func (op *Operation) isBefore(token keywright.Secret) bool {
+	return !token.IsZero() && (token.Equal(op.Old) || token.Equal(op.Replaced))
 }
 
 // tokens returns the distinct tokens that might give access, the given ones

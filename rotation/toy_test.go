@@ -115,6 +115,18 @@ func (s toyStrategy) Retire(_ context.Context, op *rotation.Operation) error {
 	return s.drop(op.Old)
 }
 
+func (s toyStrategy) VerifyOld(_ context.Context, op *rotation.Operation) error {
+	s.call()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.tokens {
+		if keywright.NewSecret(t).Equal(op.Old) {
+			return nil
+		}
+	}
+	return rotation.ErrNotAccepted
+}
+
 func (s toyStrategy) Undo(_ context.Context, op *rotation.Operation) error {
 	s.call()
 	return s.drop(op.New)

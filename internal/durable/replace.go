@@ -55,7 +55,7 @@ func Replace(ctx context.Context, fsys FS, path string, content []byte, o Option
 	if err != nil {
 		return err
 	}
-	if err := rename(ctx, fsys, temp, path); err != nil {
+	if err := Rename(ctx, fsys, temp, path); err != nil {
 		_ = fsys.Remove(temp) // Sweep does it later
 		return fail(op, path, err)
 	}
@@ -207,9 +207,9 @@ func createTemp(fsys FS, dir, base string) (File, string, error) {
 	return f, name, err
 }
 
-// rename puts temp in the place of path. Elsewhere than on Unix it is refused
+// Rename puts temp in the place of path. Elsewhere than on Unix it is refused
 // while somebody reads the file, so it is tried again for a while.
-func rename(ctx context.Context, fsys FS, temp, path string) error {
+func Rename(ctx context.Context, fsys FS, temp, path string) error {
 	wait := renameWait
 	for try := 1; ; try++ {
 		// A link that was planted meanwhile would not be followed, but somebody

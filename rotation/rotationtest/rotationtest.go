@@ -247,6 +247,14 @@ func testUndo(t *testing.T, p Provider) {
 		return
 	}
 	op := issue(t, p)
+	if err := x.VerifyOld(t.Context(), op); err != nil {
+		t.Errorf("VerifyOld: %v", err)
+	}
+	dead := *op
+	dead.Old = keywright.NewSecret("neverissuedneverissuedneverissued00")
+	if err := x.VerifyOld(t.Context(), &dead); !errors.Is(err, rotation.ErrNotAccepted) {
+		t.Errorf("VerifyOld: want ErrNotAccepted for a token that is not accepted, got %v", err)
+	}
 	for range 2 {
 		if err := x.Undo(t.Context(), op); err != nil {
 			t.Fatalf("Undo: %v", err)

@@ -29,7 +29,7 @@ import (
 // Limits of a request to a service.
 const (
 	restTimeout      = 15 * time.Second
-	maxAnswer        = 1 << 20
+	maxAnswer        = 2 << 20 // a Secret of Kubernetes may be 1 MiB, and is sent as base64
 	maxAnswerHeaders = 64 << 10
 	maxPeerText      = 200 // bytes of a service's words in an error
 )
@@ -372,7 +372,7 @@ func (x *exchange) sendAs(ctx context.Context, token keywright.Secret, r request
 		return nil, x.transportError(ctx, err)
 	}
 	if len(body) > maxAnswer {
-		return nil, x.fail(ErrRefused, "answer ("+strconv.Itoa(resp.StatusCode)+") is larger than 1 MiB")
+		return nil, x.fail(ErrRefused, "answer ("+strconv.Itoa(resp.StatusCode)+") is larger than 2 MiB")
 	}
 	return &answer{status: resp.StatusCode, header: resp.Header, body: body}, nil
 }

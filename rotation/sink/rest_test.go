@@ -294,7 +294,7 @@ func TestServicesFail(t *testing.T) {
 		}, ErrTemporary, "connection closed"},
 		"huge body": {func(w http.ResponseWriter, _ *http.Request) {
 			answerJSON(w, 200, strings.Repeat("{", maxAnswer+1))
-		}, ErrRefused, "larger than 1 MiB"},
+		}, ErrRefused, "larger than 2 MiB"},
 		"not JSON": {func(w http.ResponseWriter, _ *http.Request) {
 			answerJSON(w, 200, "<html>"+newToken+"</html>")
 		}, ErrTemporary, "not the JSON"},
