@@ -37,6 +37,19 @@
 //
 //	fake.Inject(keywrighttest.Fault{Op: "key.rotate", When: keywrighttest.AfterApply, Do: keywrighttest.Drop})
 //
+// # Webhooks
+//
+// Once the first key or the organisation has a webhook config on loopback,
+// ricloud's events are delivered there, signed as [Sign] does, with up to five attempts.
+// Config tests cause events; [Ricloud.Emit] makes any other.
+// [Ricloud.WaitDelivered] waits for the outcome, and [Ricloud.Attempts] tells
+// what was tried. [Ricloud.Deliver] sends an event again, late, out of order,
+// or forged.
+//
+//	id := fake.Emit("task", "succeeded", map[string]any{"resource": "task"})
+//	state, err := fake.WaitDelivered(ctx, id)
+//	status, err := fake.Deliver(id, keywrighttest.Delivery{Secret: "another"})
+//
 // # Variants
 //
 // Where nobody knows what a provider does, an option chooses: see the

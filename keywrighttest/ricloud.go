@@ -25,6 +25,8 @@ type Ricloud struct {
 	webhooks     []object
 	tasks        []object
 	events       []object
+	attempts     []Attempt
+	settled      map[string]chan struct{} // by event that is delivered to somebody; closed when that is over
 }
 
 // ricloudKey is a key with the tokens that it has had.
@@ -41,7 +43,7 @@ type graced struct {
 
 // NewRicloud starts a fake ricloud with one active key. Close it when done.
 func NewRicloud(opts ...Option) (*Ricloud, error) {
-	f := &Ricloud{server: newServer(opts), nextID: make(map[string]int64)}
+	f := &Ricloud{server: newServer(opts), nextID: make(map[string]int64), settled: make(map[string]chan struct{})}
 	f.server.route, f.server.handler = ricloudRoute, f.handle
 	f.organisation = template("ricloud/organisation_unconfigured.json")
 	f.organisation["date_created"] = f.stamp()

@@ -1,19 +1,12 @@
 package keywrighttest
 
 import (
-	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/json"
 	"maps"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -154,7 +147,7 @@ func (f *Ricloud) test(config object, kind string, caller *ricloudKey) (object, 
 	task["id"], task["type"] = newUUID(), kind+"_config.test"
 	task["key"], task["date_created"] = caller.fields["id"], f.stamp()
 	f.tasks = append(f.tasks, task)
-	f.event("task", "created", task)
+	f.emit("task", "created", task.clone())
 	snapshot := config.clone()
 	done := make(chan struct{})
 	f.work.Go(func() {
@@ -173,7 +166,7 @@ func (f *Ricloud) test(config object, kind string, caller *ricloudKey) (object, 
 			task["state"], task["error"], config["state"] = "failed", code, "invalid"
 		}
 		f.settleOrganisation()
-		f.event("task", task.text("state"), task)
+		f.emit("task", task.text("state"), task.clone())
 	})
 	return task, done
 }
@@ -188,23 +181,13 @@ func (f *Ricloud) settleOrganisation() {
 	}
 }
 
-// event records an event, which stays pending: only the events of webhook
-// tests are delivered. The caller holds mu.
-func (f *Ricloud) event(kind, action string, data object) object {
-	e := template("ricloud/event_webhook_config_test.json")
-	e["id"], e["type"], e["action"] = newUUID(), kind, action
-	e["data"], e["date_created"] = data.clone(), f.stamp()
-	f.events = append(f.events, e)
-	return e
-}
-
 // runTest tests a config and returns an error code, "" for success.
 func (f *Ricloud) runTest(config object, kind string) string {
 	if f.opts.testResult != nil {
 		return f.opts.testResult(config)
 	}
 	if kind == "webhook" {
-		return f.deliver(config)
+		return f.testWebhook(config)
 	}
 	credentials, _ := config["credentials"].(map[string]any)
 	need := []string{"private_key", "client_email"}
@@ -217,56 +200,4 @@ func (f *Ricloud) runTest(config object, kind string) string {
 		}
 	}
 	return ""
-}
-
-// deliver sends a signed test event to a webhook, if that is on loopback.
-func (f *Ricloud) deliver(config object) string {
-	f.mu.Lock()
-	event := f.event("webhook_config", "test", config)
-	body, err := json.Marshal(event)
-	f.mu.Unlock()
-	finish := func(ok bool) string {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		if !ok {
-			event["state"] = "failed"
-			return "delivery-failed"
-		}
-		event["state"], event["date_delivered"] = "delivered", f.stamp()
-		return ""
-	}
-	u, perr := url.Parse(config.text("url"))
-	if err != nil || perr != nil {
-		return finish(false)
-	}
-	if ip := net.ParseIP(u.Hostname()); u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return finish(true)
-	}
-	u.Path = strings.TrimSuffix(u.Path, "/") + "/" + event.text("id")
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), bytes.NewReader(body))
-	if err != nil {
-		return finish(false)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Ricloud-Signature", Sign(config.text("secret"), f.clock.Now(), body))
-	transport := &http.Transport{DisableKeepAlives: true}
-	resp, err := transport.RoundTrip(req)
-	if err != nil {
-		return finish(false)
-	}
-	defer resp.Body.Close()
-	return finish(resp.StatusCode >= 200 && resp.StatusCode < 300)
-}
-
-// Sign returns the Ricloud-Signature header of a body that is delivered at t:
-// "t=<unix seconds>,s=<base64 of HMAC-SHA256 over seconds, a dot and the
-// body>".
-func Sign(secret string, t time.Time, body []byte) string {
-	seconds := strconv.FormatInt(t.Unix(), 10)
-	mac := hmac.New(sha256.New, []byte(secret))
-	mac.Write([]byte(seconds + "."))
-	mac.Write(body)
-	return "t=" + seconds + ",s=" + base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }

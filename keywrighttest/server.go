@@ -84,7 +84,9 @@ type server struct {
 
 	listener net.Listener
 	http     *http.Server
-	work     sync.WaitGroup // tasks under way
+	work     sync.WaitGroup  // tasks and deliveries under way
+	ctx      context.Context // ended by Close
+	cancel   context.CancelFunc
 	handler  func(r *Request, id, token string) (a answer, changed bool)
 	route    func(method, path string) (op, id string)
 }
@@ -184,8 +186,12 @@ func (s *server) start() error {
 // URL returns the fake's base URL.
 func (s *server) URL() string { return "http://" + s.listener.Addr().String() }
 
-// Close stops the fake and breaks its connections.
+// Close stops the fake and breaks its connections. Events that are still to be
+// delivered stay pending.
 func (s *server) Close() {
+	s.mu.Lock() // no delivery begins after this
+	s.cancel()
+	s.mu.Unlock()
 	_ = s.http.Close()
 	s.work.Wait()
 }
@@ -292,6 +298,7 @@ type options struct {
 	testDelay       time.Duration
 	lag             time.Duration
 	requireWebhooks bool
+	deliveryDelays  []time.Duration
 }
 
 // WithClock gives the fake a clock that the test can move.
@@ -369,6 +376,7 @@ func WithWebhookRequired() Option { return func(o *options) { o.requireWebhooks 
 
 func newServer(opts []Option) *server {
 	s := &server{applied: make(map[string]int)}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for _, o := range opts {
 		o(&s.opts)
 	}
