@@ -111,6 +111,13 @@
 // Results and parameters are plain values that nobody else holds. No goroutine
 // outlives the call or the range loop that started it.
 //
+// # Packages
+//
+// Package rotation rotates a key and delivers its token to files, secret stores
+// and CI, through a journal that survives a kill at any instant; rotation/sink
+// has the places. Package webhook receives ricloud's events. Package
+// keywrighttest has both providers as servers on loopback.
+//
 // # Observability
 //
 // [WithLogger] logs one line per attempt at Debug and one per failed call at

@@ -12,11 +12,11 @@ import (
 )
 
 // TestReadmeExamples checks that every Go block of the README and of the
-// manual of rotations is, to the letter, a part of code that is compiled and
+// manuals of rotations and webhooks is, to the letter, a part of code that is compiled and
 // run: an Example function, or a program of examples.
 func TestReadmeExamples(t *testing.T) {
 	t.Parallel()
-	readme := read(t, "README.md") + read(t, "docs/rotation.md")
+	readme := read(t, "README.md") + read(t, "docs/rotation.md") + read(t, "docs/webhooks.md")
 	marked := regexp.MustCompile("(?s)<!-- example: (\\S+) -->\n```go\n(.*?)```").FindAllStringSubmatch(readme, -1)
 	assert.Equal(t, strings.Count(readme, "```go\n"), len(marked), "a Go block without its source")
 	for _, m := range marked {
@@ -36,7 +36,7 @@ func TestReadmeExamples(t *testing.T) {
 func TestReadmeNamesWhatExists(t *testing.T) {
 	t.Parallel()
 	readme := read(t, "README.md")
-	for dir, text := range map[string]string{".": readme, "docs": read(t, "docs/rotation.md")} {
+	for dir, text := range map[string]string{".": readme, "docs": read(t, "docs/rotation.md") + read(t, "docs/webhooks.md")} {
 		for _, m := range regexp.MustCompile(`\]\(([^)#]+)\)`).FindAllStringSubmatch(text, -1) {
 			_, err := os.Stat(filepath.Join(dir, m[1]))
 			require.NoError(t, err)
