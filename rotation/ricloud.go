@@ -292,8 +292,12 @@ const (
 	dataActive = "active" // the key whose token the sinks hold
 	dataIdle   = "idle"   // the key that is rotated
 	dataMasked = "masked" // the provider does not show tokens
-	dataBurnt  = "burnt"  // the operation whose burn has taken effect
+	dataBurnt  = "burnt"  // when the provider has said that it burnt a token
 )
+
+// burnLag is how long after a burn the burnt token may still be accepted before
+// the provider is asked once more.
+const burnLag = time.Minute
 
 func (s RicloudPaired) access() ricloudAccess { return ricloudAccess{client: s.Client} }
 
@@ -463,7 +467,8 @@ func (s RicloudPaired) burn(ctx context.Context, op *Operation, id, by keywright
 	case key.ID != by:
 		return fmt.Errorf("rotation: the token to burn key %d with belongs to key %d", id, key.ID)
 	}
-	if err := a.refused(ctx, op, burnt); !errors.Is(err, ErrNotReady) || op.Data[dataBurnt] == op.ID {
+	at, terr := time.Parse(time.RFC3339, op.Data[dataBurnt])
+	if err := a.refused(ctx, op, burnt); !errors.Is(err, ErrNotReady) || terr == nil && op.Now().Sub(at) < burnLag {
 		return err // nil if an earlier run, or a person, has burnt it
 	}
 	_, err = a.rotate(ctx, op, c, id, true)
@@ -474,7 +479,7 @@ func (s RicloudPaired) burn(ctx context.Context, op *Operation, id, by keywright
 	case err != nil && keywright.OutcomeOf(err) != keywright.ResultLost:
 		return err
 	default:
-		op.Data[dataBurnt] = op.ID
+		op.Data[dataBurnt] = op.Now().Format(time.RFC3339)
 	}
 	return a.refused(ctx, op, burnt)
 }

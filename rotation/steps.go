@@ -130,8 +130,8 @@ func (r *run) tokenInUse(ctx context.Context, readings []sink.Reading) error {
 			r.op.Old = reading.Token
 		}
 	}
-	if !shown && !r.op.Old.IsZero() && r.job.Verify != nil {
-		if err := r.clean(r.job.Verify(ctx, r.op.Old)); errors.Is(err, ErrNotAccepted) || errors.Is(err, keywright.ErrUnauthorized) {
+	if !shown && !r.op.Old.IsZero() {
+		if err := r.clean(r.lastWord(ctx, r.op.Old)); errors.Is(err, ErrNotAccepted) {
 			return &RefusedError{
 				Reason: ReasonDrift, Message: "the sinks hold a token that does not work, and the provider masks the one that does", Err: err,
 				Instead: "put a token of the key that works into them",
@@ -205,11 +205,7 @@ func (r *run) issue(ctx context.Context) error {
 	r.observe(Failed{r.job.Name, r.rec.Operation, r.rec.State, err})
 	r.unsettle()
 	r.rec.Problem = err.Error()
-	if err := r.enter(ctx, StateResolving); err != nil {
-		return err
-	}
-	r.reserve(ctx) // the record before has used what there was
-	return nil
+	return r.enter(ctx, StateResolving)
 }
 
 // trySealing makes sure that the new token can be sealed when it comes.
@@ -338,7 +334,7 @@ func (r *run) verify(ctx context.Context) error {
 				continue
 			}
 			if err == nil {
-				err = r.lastWord(ctx)
+				err = r.lastWord(ctx, r.op.New)
 			}
 			if err != nil {
 				accepted = 0
@@ -371,12 +367,12 @@ func (r *run) wayBack() string {
 	return "mend the cause before the old token lapses at " + r.rec.Deadline.Format(time.RFC3339)
 }
 
-// lastWord asks the job whether the new token works.
-func (r *run) lastWord(ctx context.Context) error {
+// lastWord asks the job whether a token works.
+func (r *run) lastWord(ctx context.Context, token keywright.Secret) error {
 	if r.job.Verify == nil {
 		return nil
 	}
-	err := r.job.Verify(ctx, r.op.New)
+	err := r.job.Verify(ctx, token)
 	if errors.Is(err, keywright.ErrUnauthorized) {
 		err = fmt.Errorf("%w: %w", ErrNotAccepted, err)
 	}
@@ -787,14 +783,7 @@ func (r *run) oldWorks(ctx context.Context) error {
 		if err := r.job.Strategy.(Undoer).VerifyOld(ctx, r.op); err != nil {
 			return err
 		}
-		if r.job.Verify == nil {
-			return nil
-		}
-		err := r.job.Verify(ctx, r.op.Old)
-		if errors.Is(err, keywright.ErrUnauthorized) {
-			err = fmt.Errorf("%w: %w", ErrNotAccepted, err)
-		}
-		return err
+		return r.lastWord(ctx, r.op.Old)
 	})
 }
 
