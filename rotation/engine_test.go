@@ -194,12 +194,14 @@ func TestRefusals(t *testing.T) {
 			job:    func(j *rotation.Job) { j.Policy.MinInterval = time.Hour },
 			reason: rotation.ReasonInterval, text: []string{"the last rotation was over at", "wait until"},
 		},
-		"no strategy":  {strategy: paired, job: func(j *rotation.Job) { j.Strategy = nil }, reason: rotation.ReasonJob, text: []string{"no strategy"}},
-		"no sink":      {strategy: paired, job: func(j *rotation.Job) { j.Sinks = nil }, reason: rotation.ReasonJob, text: []string{"nobody would get the token"}},
-		"nil sink":     {strategy: paired, job: func(j *rotation.Job) { j.Sinks[0] = nil }, reason: rotation.ReasonJob, text: []string{"nil"}},
-		"a sink twice": {strategy: paired, job: func(j *rotation.Job) { j.Sinks[1] = j.Sinks[0] }, reason: rotation.ReasonJob, text: []string{"two sinks are named"}},
-		"a bad name":   {strategy: paired, job: func(j *rotation.Job) { j.Name = "../x" }, reason: rotation.ReasonJob, text: []string{"a job's name"}},
-		"a bad number": {strategy: paired, job: func(j *rotation.Job) { j.Policy.Attempts = -1 }, reason: rotation.ReasonJob, text: []string{"negative"}},
+		"no strategy":    {strategy: paired, job: func(j *rotation.Job) { j.Strategy = nil }, reason: rotation.ReasonJob, text: []string{"no strategy"}},
+		"no sink":        {strategy: paired, job: func(j *rotation.Job) { j.Sinks = nil }, reason: rotation.ReasonJob, text: []string{"nobody would get the token"}},
+		"nil sink":       {strategy: paired, job: func(j *rotation.Job) { j.Sinks[0] = nil }, reason: rotation.ReasonJob, text: []string{"nil"}},
+		"a sink twice":   {strategy: paired, job: func(j *rotation.Job) { j.Sinks[1] = j.Sinks[0] }, reason: rotation.ReasonJob, text: []string{"two sinks are named"}},
+		"a bad name":     {strategy: paired, job: func(j *rotation.Job) { j.Name = "../x" }, reason: rotation.ReasonJob, text: []string{"a job's name"}},
+		"the key's name": {strategy: paired, job: func(j *rotation.Job) { j.Name = "Sealing.key" }, reason: rotation.ReasonJob, text: []string{"is not sealing.key"}},
+		"no client":      {strategy: paired, job: func(j *rotation.Job) { j.Strategy = rotation.RicloudPaired{Keys: [2]keywright.KeyID{1, 2}} }, reason: rotation.ReasonJob, text: []string{"no client"}},
+		"a bad number":   {strategy: paired, job: func(j *rotation.Job) { j.Policy.Attempts = -1 }, reason: rotation.ReasonJob, text: []string{"negative"}},
 		"fixed, but no": {strategy: swap, job: func(j *rotation.Job) {
 			s := j.Strategy.(rotation.AceDataSwap)
 			s.Cap = rotation.CapFixed

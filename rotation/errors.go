@@ -21,8 +21,8 @@ var (
 	ErrUnfinished = errors.New("rotation: unfinished; run it again")
 	// ErrNoWayBack: the point of no return is passed, or nothing is under way.
 	ErrNoWayBack = errors.New("rotation: cannot be rolled back")
-	// ErrJournal: the journal is damaged, sealed with another key, or belongs
-	// to another strategy.
+	// ErrJournal: the journal is damaged, open to others, or sealed with
+	// another key.
 	ErrJournal = errors.New("rotation: journal cannot be used")
 	// ErrNotIssued: the attempt ended without a new token; the old one stays.
 	ErrNotIssued = errors.New("rotation: no token was issued")

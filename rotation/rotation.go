@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/keywright/keywright"
@@ -17,8 +18,8 @@ import (
 // Job is a key and the places that its token is delivered to.
 type Job struct {
 	// Name names the job's directory in the journal: letters, digits, dots,
-	// hyphens and underscores, at most 100, and no dot first. It must stay
-	// the same.
+	// hyphens and underscores, at most 100, no dot first. It must stay the
+	// same, and differ from others in more than upper and lower case.
 	Name string
 
 	// Strategy is how the key is rotated.
@@ -170,7 +171,7 @@ func Open(dir string, opts ...Option) (*Engine, error) {
 		if err != nil {
 			return nil, fmt.Errorf("rotation: %w", err)
 		}
-		e.journal, e.sealer = NewDirJournal(abs), SealKeyFile(filepath.Join(abs, "sealing.key"))
+		e.journal, e.sealer = NewDirJournal(abs), SealKeyFile(filepath.Join(abs, keyName))
 	}
 	for _, opt := range opts {
 		if err := opt(e); err != nil {
@@ -188,7 +189,8 @@ func Open(dir string, opts ...Option) (*Engine, error) {
 // policy allows: then Result.ResumeAt says when to run Resume.
 //
 // Errors match [ErrRefused], [ErrBusy], [ErrNotIssued] (nothing has changed),
-// [ErrUnfinished] (run it again), or [ErrStuck] (a person is needed). Whatever
+// [ErrUnfinished] (run it again; an [*UnsavedError] is one too), [ErrStuck] (a
+// person is needed), or [ErrJournal] (nothing was sent). Whatever
 // the error, the sinks hold a token that the provider accepts, unless the
 // strategy has an outage or its overlap is over.
 func (e *Engine) Rotate(ctx context.Context, job Job) (*Result, error) {
@@ -272,11 +274,14 @@ func (e *Engine) observe(v Event) {
 	}
 }
 
+// keyName is the file of the sealing key, beside the directories of the jobs.
+const keyName = "sealing.key"
+
 var validName = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$`)
 
 func checkName(name string) error {
-	if !validName.MatchString(name) {
-		return &RefusedError{Reason: ReasonJob, Message: "a job's name has 1 to 100 letters, digits, hyphens, underscores and dots, and no dot first", Instead: "rename the job"}
+	if !validName.MatchString(name) || strings.HasPrefix(strings.ToLower(name), keyName) {
+		return &RefusedError{Reason: ReasonJob, Message: "a job's name has 1 to 100 letters, digits, hyphens, underscores and dots, no dot first, and is not sealing.key", Instead: "rename the job"}
 	}
 	return nil
 }

@@ -82,7 +82,9 @@ func (r *run) survey(ctx context.Context) (*surveyed, error) {
 		r.op.Known = append(r.op.Known, reading.Token)
 	}
 	r.op.Known = (&Operation{Known: append(r.op.Known, r.current)}).tokens()
-	if err := r.job.Strategy.Inspect(ctx, r.op); err != nil {
+	if err := r.job.Strategy.Inspect(ctx, r.op); errors.Is(err, keywright.ErrNotInitialized) {
+		return nil, refuse(ReasonJob, "its strategy has no client", "give it one, from NewRicloud or NewAceData")
+	} else if err != nil {
 		return nil, err
 	}
 	if err := r.tokenInUse(ctx, readings); err != nil {
