@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/keywright/keywright"
 	"github.com/keywright/keywright/internal/wire"
@@ -102,6 +103,8 @@ func (e *Event) complete() error {
 		return fmt.Errorf("%w: event has no id", ErrInvalidEvent)
 	case e.Type == "" || e.Action == "":
 		return fmt.Errorf("%w: event has no type or no action", ErrInvalidEvent)
+	case !utf8.ValidString(string(e.ID)) || !utf8.ValidString(e.Type) || !utf8.ValidString(e.Action):
+		return fmt.Errorf("%w: event has an id, a type or an action that is not UTF-8", ErrInvalidEvent)
 	case len(e.ID) > maxName || len(e.Type) > maxName || len(e.Action) > maxName:
 		return fmt.Errorf("%w: event has an id, a type or an action of more than %d bytes", ErrInvalidEvent, maxName)
 	}
@@ -126,7 +129,7 @@ func decode[T any, P interface {
 }
 
 // encode writes an event that was listed as a delivery would have it.
-func (e *Event) encode() []byte {
+func (e *Event) encode() ([]byte, error) {
 	m := map[string]any{
 		"id": e.ID, "resource": "event", "type": e.Type, "action": e.Action, "state": e.State,
 		"retries": e.Retries, "date_created": e.DateCreated, "date_delivered": e.DateDelivered, "data": nil,
@@ -137,6 +140,9 @@ func (e *Event) encode() []byte {
 	for name, v := range e.Extra {
 		m[name] = json.RawMessage(v.Reveal())
 	}
-	b, _ := json.Marshal(m) // all of it came from JSON
-	return b
+	b, err := json.Marshal(m)
+	if err != nil { // such as a time beyond the year 9999
+		return nil, fmt.Errorf("%w: it cannot be written down", ErrInvalidEvent)
+	}
+	return b, nil
 }

@@ -34,7 +34,7 @@ func Reconcile(ctx context.Context, rc *keywright.Ricloud, since time.Time, stor
 		if err != nil {
 			return 0, err
 		}
-		if e.DateCreated.Before(since) { // the newest come first
+		if !e.DateCreated.IsZero() && e.DateCreated.Before(since) { // the newest come first
 			break
 		}
 		if missed = append(missed, e); len(missed) > reconcileLimit {

@@ -41,6 +41,7 @@ type Registration struct {
 	former  *keywright.WebhookConfigID  // of the target, before
 	active  bool
 	old     *keywright.WebhookConfig // being replaced
+	doubt   *keywright.WebhookConfig // may have replaced current, or not
 }
 
 // RegisterOption says what a [Registration] is for.
@@ -128,33 +129,53 @@ func (r *Registration) find(ctx context.Context) (*keywright.WebhookConfig, erro
 	return found, nil
 }
 
-// create makes a config. If the answer is lost, it is looked for, and made once
-// more if it is not there.
+// recoverFor bounds how long a create whose answer was lost is looked for.
+const recoverFor = 2 * time.Minute
+
+// create makes a config. If the answer is lost, it is looked for, also if ctx
+// has ended, and made once more if it is not there.
 func (r *Registration) create(ctx context.Context) (*keywright.WebhookConfig, error) {
-	var lost interface {
-		Recover(context.Context) (*keywright.Recovery, error)
-	}
-	p := keywright.WebhookConfigCreateParams{URL: r.url}
-	c, err := r.rc.WebhookConfig.Create(ctx, p)
-	if errors.Is(err, keywright.ErrOutcomeUnknown) && errors.As(err, &lost) {
-		found, rerr := lost.Recover(ctx)
-		if rerr != nil {
-			return nil, errors.Join(err, rerr)
-		}
-		if made, ok := found.Resource().(*keywright.WebhookConfig); ok {
-			c, err = made, nil
-		} else if found.Outcome == keywright.NotApplied {
-			c, err = r.rc.WebhookConfig.Create(ctx, p)
+	lasting := context.WithoutCancel(ctx)
+	var c *keywright.WebhookConfig
+	var err error
+	for try := 1; try <= 2; try++ {
+		var again bool
+		if c, again, err = r.createOnce(ctx, lasting); !again || ctx.Err() != nil {
+			break
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
 	r.made = append(r.made, c.ID)
+	if err := ctx.Err(); err != nil {
+		return nil, errors.Join(err, r.remove(lasting, c.ID))
+	}
 	if c.Secret.IsZero() {
-		return nil, errors.Join(fmt.Errorf("%w: the provider masks it", ErrInvalidSecret), r.remove(context.WithoutCancel(ctx), c.ID))
+		return nil, errors.Join(fmt.Errorf("%w: the provider masks it", ErrInvalidSecret), r.remove(lasting, c.ID))
 	}
 	return c, nil
+}
+
+// createOnce makes a config, and reports whether it certainly was not made.
+func (r *Registration) createOnce(ctx, lasting context.Context) (c *keywright.WebhookConfig, again bool, err error) {
+	c, err = r.rc.WebhookConfig.Create(ctx, keywright.WebhookConfigCreateParams{URL: r.url})
+	var lost interface {
+		Recover(context.Context) (*keywright.Recovery, error)
+	}
+	if !errors.Is(err, keywright.ErrOutcomeUnknown) || !errors.As(err, &lost) {
+		return c, false, err
+	}
+	look, cancel := context.WithTimeout(lasting, recoverFor)
+	defer cancel()
+	found, rerr := lost.Recover(look)
+	if rerr != nil {
+		return nil, false, errors.Join(err, rerr)
+	}
+	if made, ok := found.Resource().(*keywright.WebhookConfig); ok {
+		return made, false, nil
+	}
+	return nil, found.Outcome == keywright.NotApplied, err
 }
 
 // inEffect returns the config that the target has now; nil if it has none.
@@ -205,9 +226,15 @@ func (r *Registration) Activate(ctx context.Context) error {
 	if err := r.test(ctx, r.current); err != nil {
 		return err
 	}
-	err := r.point(ctx, &r.current.ID)
-	r.active = r.active || err == nil || errors.Is(err, keywright.ErrOutcomeUnknown) // Close looks
-	return err
+	if !r.active {
+		former, err := r.inEffect(ctx)
+		if err != nil {
+			return err
+		}
+		r.former = former
+	}
+	r.active = true // it may take effect whatever comes back; Close looks
+	return r.point(ctx, &r.current.ID)
 }
 
 // testAwait is how long ricloud is asked to wait with its answer for the end of
@@ -248,6 +275,9 @@ func (r *Registration) Replace(ctx context.Context) (err error) {
 	if r.old != nil {
 		return fmt.Errorf("webhook: config %d is still to be retired", r.old.ID)
 	}
+	if done, err := r.settleDoubt(ctx); done || err != nil {
+		return err
+	}
 	next, err := r.create(ctx)
 	if err != nil {
 		return err
@@ -265,9 +295,18 @@ func (r *Registration) Replace(ctx context.Context) (err error) {
 		return err
 	}
 	if r.active {
+		now, err := r.inEffect(ctx)
+		if err != nil {
+			return err
+		}
+		if now == nil || !r.ours(*now) {
+			return fmt.Errorf("%w: somebody has put another config into effect", ErrInUse)
+		}
 		if err := r.point(ctx, &next.ID); err != nil {
 			back := r.point(cleanup, &r.current.ID)
-			both = back != nil // and nobody knows which one is in effect
+			if both = back != nil; both { // and nobody knows which one is in effect
+				r.doubt = next
+			}
 			return errors.Join(err, back)
 		}
 	}
@@ -275,9 +314,36 @@ func (r *Registration) Replace(ctx context.Context) (err error) {
 	return nil
 }
 
+// settleDoubt finds out what became of a replacement that could neither be
+// carried out nor taken back, and reports whether it was carried out after all.
+func (r *Registration) settleDoubt(ctx context.Context) (done bool, err error) {
+	if r.doubt == nil {
+		return false, nil
+	}
+	now, err := r.inEffect(ctx)
+	if err != nil {
+		return false, err
+	}
+	doubt := r.doubt
+	if now != nil && *now == doubt.ID {
+		r.old, r.current, r.doubt = r.current, doubt, nil
+		return true, nil
+	}
+	if err := r.remove(ctx, doubt.ID); err != nil {
+		return false, err
+	}
+	r.doubt = nil
+	return false, r.verifier.SetSecrets(r.current.Secret)
+}
+
+// ours reports whether a config is in use by this registration.
+func (r *Registration) ours(id keywright.WebhookConfigID) bool {
+	return id == r.current.ID || slices.Contains(r.made, id)
+}
+
 // Retire deletes the config that [Registration.Replace] has replaced, and
 // accepts its secret no more. It does nothing if there is none. If that config
-// was there before, and is in effect for another key or the organisation too,
+// is in effect for another key or the organisation too,
 // the error matches [ErrInUse], and nothing has changed.
 func (r *Registration) Retire(ctx context.Context) error {
 	r.mu.Lock()
@@ -285,10 +351,8 @@ func (r *Registration) Retire(ctx context.Context) error {
 	if r.old == nil {
 		return nil
 	}
-	if !slices.Contains(r.made, r.old.ID) {
-		if err := r.unused(ctx, r.old.ID); err != nil {
-			return err
-		}
+	if err := r.unused(ctx, r.old.ID); err != nil {
+		return err
 	}
 	if err := r.remove(ctx, r.old.ID); err != nil {
 		return err
@@ -344,9 +408,8 @@ func (r *Registration) Close(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		ours := now != nil && (*now == r.current.ID || slices.Contains(r.made, *now))
-		if ours && (r.former == nil || *r.former != *now) {
-			if err := r.point(ctx, r.former); err != nil {
+		if now != nil && r.ours(*now) && (r.former == nil || *r.former != *now) {
+			if err := r.restore(ctx); err != nil {
 				return err
 			}
 		}
@@ -355,11 +418,30 @@ func (r *Registration) Close(ctx context.Context) error {
 	return r.removeMade(ctx)
 }
 
-// removeMade deletes what this registration has made.
+// restore puts back what was in effect before: nothing, if that is gone.
+func (r *Registration) restore(ctx context.Context) error {
+	err := r.point(ctx, r.former)
+	if err == nil || r.former == nil {
+		return err
+	}
+	if _, gone := r.rc.WebhookConfig.Retrieve(ctx, *r.former); errors.Is(gone, keywright.ErrNotFound) {
+		return r.point(ctx, nil)
+	}
+	return err
+}
+
+// removeMade deletes what this registration has made, but for what others use
+// by now.
 func (r *Registration) removeMade(ctx context.Context) error {
 	var errs []error
 	for _, id := range slices.Clone(r.made) {
-		errs = append(errs, r.remove(ctx, id))
+		err := r.unused(ctx, id)
+		if err == nil {
+			err = r.remove(ctx, id)
+		}
+		if !errors.Is(err, ErrInUse) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }

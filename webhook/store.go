@@ -310,7 +310,11 @@ func (s *FileStore) Accept(ctx context.Context, e *Event) error {
 	}
 	m := &marker{ID: e.ID, Content: textOf(e.Digest()), At: time.Now().UTC(), Event: []byte(e.Raw.Reveal())}
 	if e.Raw.IsZero() {
-		m.Event, m.Listed = e.encode(), true
+		b, err := e.encode()
+		if err != nil {
+			return err
+		}
+		m.Event, m.Listed = b, true
 	}
 	if err := s.write(context.WithoutCancel(ctx), fsys, pendingDir, fileName(e.ID), m); err != nil {
 		return err
@@ -454,12 +458,15 @@ func (s *FileStore) process(ctx context.Context, fsys durable.FS, name string, f
 func (s *FileStore) claim(ctx context.Context, fsys durable.FS, name string) (e *Event, err error) {
 	unlock, err := s.lock(ctx, fsys, name) // whoever accepts it has finished
 	switch {
-	case ctx.Err() != nil:
+	case err != nil && ctx.Err() != nil:
 		return nil, nil
 	case err != nil:
 		return nil, fmt.Errorf("webhook: store: %w", err)
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
+	if ctx.Err() != nil {
+		return nil, nil
+	}
 	m, err := s.read(fsys, pendingDir, name)
 	if m == nil {
 		return nil, err
