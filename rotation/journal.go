@@ -77,8 +77,10 @@ func (j dirJournal) Begin(ctx context.Context, job string) (Session, error) {
 		if err := fsys.Mkdir(d); err != nil {
 			return nil, fmt.Errorf("rotation: journal: %w", err)
 		}
-		if err := checkPrivate(fsys, d); err != nil {
-			return nil, err
+		if err := durable.CheckPrivate(fsys, d); errors.Is(err, durable.ErrRefused) {
+			return nil, fmt.Errorf("%w: %w", ErrJournal, err)
+		} else if err != nil {
+			return nil, fmt.Errorf("rotation: journal: %w", err)
 		}
 	}
 	unlock, err := fsys.Lock(ctx, filepath.Join(dir, lockFile), false)
@@ -120,21 +122,6 @@ const (
 	peekTries = 20
 	peekWait  = 2 * time.Millisecond
 )
-
-// checkPrivate refuses a directory that others may use.
-func checkPrivate(fsys durable.FS, dir string) error {
-	info, err := fsys.Lstat(dir)
-	if err != nil {
-		return fmt.Errorf("rotation: journal: %w", err)
-	}
-	switch problem := durable.PrivacyProblem(info); {
-	case !info.IsDir():
-		return fmt.Errorf("%w: %s is not a directory", ErrJournal, dir)
-	case problem != "":
-		return fmt.Errorf("%w: %s %s", ErrJournal, dir, problem)
-	}
-	return nil
-}
 
 // dirSession is a locked directory.
 type dirSession struct {
@@ -378,15 +365,15 @@ func parseBlock(b []byte) (seq uint64, record []byte, err error) {
 }
 
 // readBlock returns what is in a file: nil without an error if there is none.
-func readBlock(fsys durable.FS, path string) (b []byte, info fs.FileInfo, err error) {
-	b, info, err = durable.Read(fsys, path, maxBlock)
+func readBlock(fsys durable.FS, path string) ([]byte, error) {
+	b, _, err := durable.Read(fsys, path, maxBlock)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, nil
+		return nil, nil
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("rotation: journal: %w", err)
+		return nil, fmt.Errorf("rotation: journal: %w", err)
 	}
-	return b, info, nil
+	return b, nil
 }
 
 // finding is the latest record of a directory.
@@ -405,7 +392,7 @@ func look(fsys durable.FS, dir string) (finding, error) {
 	var best finding
 	var seen bool // something was the latest once
 	for _, name := range [...]string{stateFile, nextFile, spareFile, reserveFile, prevFile} {
-		b, _, err := readBlock(fsys, filepath.Join(dir, name))
+		b, err := readBlock(fsys, filepath.Join(dir, name))
 		if err != nil {
 			return finding{}, err
 		}

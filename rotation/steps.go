@@ -81,7 +81,7 @@ func (r *run) survey(ctx context.Context) (*surveyed, error) {
 		readings[i] = reading
 		r.op.Known = append(r.op.Known, reading.Token)
 	}
-	r.op.Known = (&Operation{Known: append(r.op.Known, r.current)}).tokens()
+	r.know()
 	if err := r.job.Strategy.Inspect(ctx, r.op); errors.Is(err, keywright.ErrNotInitialized) {
 		return nil, refuse(ReasonJob, "its strategy has no client", "give it one, from NewRicloud or NewAceData")
 	} else if err != nil {
@@ -310,6 +310,12 @@ func (r *run) hunt(ctx context.Context) {
 			r.op.Known = append(r.op.Known, reading.Token)
 		}
 	}
+	r.know()
+}
+
+// know adds the token of the last rotation to those that were found, and keeps
+// each of them once.
+func (r *run) know() {
 	r.op.Known = (&Operation{Known: append(r.op.Known, r.current)}).tokens()
 }
 
@@ -513,8 +519,8 @@ func (r *run) deliver(ctx context.Context, s sink.Sink, k *sinkRecord, from, to 
 		return &sink.Error{Sink: k.Name, Op: "write", Reason: "it holds what somebody else wrote; nothing was overwritten", Err: sink.ErrConflict}
 	}
 	if k.State != SinkWriting {
-		if err := r.enterSink(ctx, k, SinkWriting, nil); err != nil {
-			return &journalError{err}
+		if err := r.mark(ctx, k, SinkWriting); err != nil {
+			return err
 		}
 	}
 	if err := s.CompareAndWrite(ctx, reading, to); err != nil {
@@ -523,11 +529,12 @@ func (r *run) deliver(ctx context.Context, s sink.Sink, k *sinkRecord, from, to 
 	if err := s.Confirm(ctx, to); err != nil {
 		return err
 	}
-	return r.confirmed(ctx, k)
+	return r.mark(ctx, k, SinkConfirmed)
 }
 
-func (r *run) confirmed(ctx context.Context, k *sinkRecord) error {
-	if err := r.enterSink(ctx, k, SinkConfirmed, nil); err != nil {
+// mark makes the state of a sink that is being delivered to durable.
+func (r *run) mark(ctx context.Context, k *sinkRecord, to SinkState) error {
+	if err := r.enterSink(ctx, k, to, nil); err != nil {
 		return &journalError{err}
 	}
 	return nil

@@ -177,22 +177,18 @@ func (s *FileStore) path(kind, name string) string { return filepath.Join(s.dir,
 func (s *FileStore) open(fsys durable.FS) error {
 	made := s.made.Load()
 	for _, dir := range [...]string{s.dir, s.path(seenDir, ""), s.path(pendingDir, ""), s.path(lockDir, "")} {
-		info, err := fsys.Lstat(dir)
+		err := durable.CheckPrivate(fsys, dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			made = false
 			if err = fsys.Mkdir(dir); err == nil {
-				info, err = fsys.Lstat(dir)
+				err = durable.CheckPrivate(fsys, dir)
 			}
+		}
+		if e := new(durable.Error); errors.Is(err, durable.ErrRefused) && errors.As(err, &e) {
+			return fmt.Errorf("webhook: store: %s %s; it must be a directory of its own with mode 0700", e.Path, e.Reason)
 		}
 		if err != nil {
 			return fmt.Errorf("webhook: store: %w", err)
-		}
-		problem := durable.PrivacyProblem(info)
-		if !info.IsDir() {
-			problem = "is not a directory"
-		}
-		if problem != "" {
-			return fmt.Errorf("webhook: store: %s %s; it must be a directory of its own with mode 0700", dir, problem)
 		}
 	}
 	if made {

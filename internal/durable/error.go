@@ -109,6 +109,24 @@ func PrivacyProblem(info fs.FileInfo) string {
 	return ownerProblem(info)
 }
 
+// CheckPrivate returns an error that matches [ErrRefused] for what is no
+// directory of ours alone: it holds secrets.
+func CheckPrivate(fsys FS, dir string) error {
+	const op = "check"
+	info, err := fsys.Lstat(dir)
+	if err != nil {
+		return fail(op, dir, err)
+	}
+	problem := PrivacyProblem(info)
+	if !info.IsDir() {
+		problem = "is not a directory"
+	}
+	if problem != "" {
+		return refuse(op, dir, problem)
+	}
+	return nil
+}
+
 func ownerProblem(info fs.FileInfo) string {
 	owner, ok := ownerOf(info)
 	if us := os.Geteuid(); ok && owner != us && owner != 0 {
