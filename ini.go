@@ -8,11 +8,20 @@ import (
 	"strings"
 )
 
-// setting is one value of a config file with the place it came from.
-type setting struct {
+// entry is one value of a config file, or of a variable, with the place it
+// came from.
+type entry struct {
 	value  string
 	source string // file or variable
-	line   int
+	line   int    // in the file; 0 for a variable
+}
+
+// place is where an entry came from: a variable, or a file and a line of it.
+func (e entry) place() string {
+	if e.line > 0 {
+		return e.source + ":" + itoa(e.line)
+	}
+	return e.source
 }
 
 // iniKeys returns the settings that ricloud-py keeps in a section and that
@@ -52,15 +61,15 @@ func readFile(path string) ([]byte, error) {
 // parseINI reads what Python's RawConfigParser reads: sections, "key = value"
 // or "key: value", comments on lines of their own, continuation lines. Keys
 // of the result are "section.key" in lower case.
-func parseINI(source, text string) (map[string]setting, error) {
-	out := make(map[string]setting)
+func parseINI(source, text string) (map[string]entry, error) {
+	out := make(map[string]entry)
 	sections := make(map[string]bool)
 	section, last := "", ""
 	text = strings.TrimPrefix(text, "\ufeff")
 	for n, line := range strings.Split(text, "\n") {
 		n++
 		line = strings.TrimSuffix(line, "\r")
-		fail := func(reason string) (map[string]setting, error) {
+		fail := func(reason string) (map[string]entry, error) {
 			return nil, &ConfigError{Source: source, Line: n, Reason: reason}
 		}
 		trimmed := strings.TrimSpace(line)
@@ -80,9 +89,9 @@ func parseINI(source, text string) (map[string]setting, error) {
 			continue
 		case line[0] == ' ' || line[0] == '\t':
 			if last != "" {
-				s := out[last]
-				s.value += "\n" + trimmed
-				out[last] = s
+				e := out[last]
+				e.value += "\n" + trimmed
+				out[last] = e
 				continue
 			}
 		}
@@ -115,7 +124,7 @@ func parseINI(source, text string) (map[string]setting, error) {
 			return fail("key " + strconv.Quote(key) + " given twice")
 		}
 		if value, ok := unquote(value); ok {
-			out[last] = setting{value, source, n}
+			out[last] = entry{value, source, n}
 		} else {
 			return fail("quote is not closed")
 		}

@@ -185,6 +185,7 @@ var exportedTypes = []any{
 	keywright.Ricloud{},
 	keywright.AceData{},
 	keywright.Secret{},
+	keywright.Setting{},
 	keywright.Opt[keywright.Secret]{},
 	keywright.Key{},
 	keywright.KeyConfig{},
