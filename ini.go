@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/keywright/keywright/internal/spell"
 )
 
 // entry is one value of a config file, or of a variable, with the place it
@@ -115,7 +117,7 @@ func parseINI(source, text string) (map[string]entry, error) {
 		}
 		if !slices.Contains(known, key) {
 			// What is no slip of the pen could be anything, a token included.
-			if meant := nearest(key, known); meant != "" {
+			if meant := spell.Nearest(key, known); meant != "" {
 				return fail("unknown key " + strconv.Quote(key) + " in [" + section + "]; did you mean " + strconv.Quote(meant) + "?")
 			}
 			return fail("unknown key in [" + section + "] (not shown)")
@@ -141,33 +143,4 @@ func unquote(v string) (string, bool) {
 		return "", false
 	}
 	return v[1 : len(v)-1], true
-}
-
-// nearest returns the known word that is one or two edits away from word.
-func nearest(word string, known []string) string {
-	for _, k := range known {
-		if editDistance(word, k) <= 2 {
-			return k
-		}
-	}
-	return ""
-}
-
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
 }

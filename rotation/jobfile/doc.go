@@ -1,0 +1,110 @@
+// Package jobfile reads rotation jobs from a file, keywright.yaml.
+//
+//	f, err := jobfile.Load("keywright.yaml")
+//	engine, err := f.Open()
+//	job, err := f.Job("billing")
+//	result, err := engine.Rotate(ctx, job)
+//
+// A file says which keys are rotated, how, and where their tokens go. It holds
+// no token: only names of files and of environment variables that do.
+//
+//	version: 1
+//	ricloud: {token_file: /etc/billing/ricloud.token}
+//	jobs:
+//	  - name: billing
+//	    strategy: ricloud-paired
+//	    keys: [7, 8]
+//	    sinks:
+//	      - {type: file, path: /etc/billing/ricloud.token}
+//	      - {type: dotenv, path: /etc/billing/.env, variable: RICLOUD_TOKEN, lag: 1m}
+//
+// # The file
+//
+//	version: 1
+//	journal: .keywright            # the default: beside the file
+//	seal_key: {file: /mnt/keys/seal.key}  # or {env: SEAL_KEY}
+//	ricloud:                       # what is left out is found as NewRicloud does
+//	  url: https://ricloud-api.reincubate.com
+//	  config_file: ricloud.ini
+//	  token_file: ricloud.token    # or token_env: RICLOUD_TOKEN
+//	  timeout: 30s
+//	  retries: 2
+//	acedata:                       # as NewAceData does
+//	  token_env: ACEDATA_TOKEN     # url, token_file, timeout, retries
+//	policy:                        # of all jobs; see rotation.Policy
+//	  max_wait: 9m                 # or never: return, to be resumed
+//	  min_interval: 12h
+//	jobs: []                       # one or more
+//
+// Relative paths are relative to the directory of the file, and so is a command
+// with a slash in it; "~" and variables are not expanded. Times are those of
+// Go, such as 90s and 1h30m, or whole days, such as 30d.
+//
+// # Jobs
+//
+// What a job of each strategy has of its own:
+//
+//	{strategy: ricloud-paired, keys: [7, 8]}
+//
+//	{strategy: ricloud-overlap, key: 7,
+//	 recovery: {token_env: OTHER_TOKEN}, force: true, accept_outage: true}
+//
+//	{strategy: acedata-swap, credential: 5f0f3c2e-8f55-4c1b-9d7e-1a2b3c4d5e6f,
+//	 cap: fixed,                   # or remaining, the default, or same
+//	 limit: 100, lifetime: 90d, trial: 1h, idle_for: never}
+//
+//	{strategy: acedata-in-place, credential: 5f0f3c2e-8f55-4c1b-9d7e-1a2b3c4d5e6f,
+//	 accept_outage: true}
+//
+// And what every job has:
+//
+//	name: billing                  # stays the same
+//	sinks: []                      # one or more, the most harmless first
+//	verify:                        # a last word on whether a token works
+//	  url: https://api.example/me  # a GET with the token; 2xx: it does; 401, 403: not
+//	  accepted: [200]
+//	  refused: [401]
+//	acknowledge:                   # whether all readers have it; exit code 75: not yet
+//	  command: [./restarted, billing]
+//	  timeout: 1m
+//	escrow: {type: file, path: /mnt/other/escrow}  # a sink for when the journal is full
+//	policy: {max_wait: 0s}         # goes before that of the file
+//
+// verify may be a command too: {command: [./works]}; exit code 0 says that the
+// token works, 1 that it does not. Commands get the token and a newline on
+// standard input, as [sink.Exec] gives it to them, and of the environment PATH,
+// HOME, LANG, and what env names.
+//
+// # Sinks
+//
+//	{type: file, path: token, mode: "0600", lag: 1s, follow_link: true}
+//	{type: dotenv, path: .env, variable: RICLOUD_TOKEN}
+//	{type: ini, path: app.ini, section: api, key: token}
+//	{type: json, path: mcp.json, pointer: /env/RICLOUD_TOKEN}
+//	{type: exec, name: vault-cli, command: [./deliver], env: [VAULT_ADDR], lag: 10s}
+//	{type: vault, address: "https://vault.example:8200", mount: secret,
+//	 path: apps/billing, field: token, namespace: team, token_file: vault.token}
+//	{type: kubernetes, name: billing, key: token}  # in a pod
+//	{type: kubernetes, address: "https://10.0.0.1", namespace: app, name: billing,
+//	 key: token, token_file: kube.token, ca_file: ca.pem, until_restart: true}
+//	{type: github, owner: acme, repo: app, environment: prod, name: BILLING_TOKEN,
+//	 token_env: GITHUB_TOKEN, lag: 6h}
+//
+// dotenv, ini and json have mode, lag and follow_link too; vault and github
+// have ca_file. Without a lag, readers of dotenv, ini and json are taken to keep
+// the old token until they are restarted, and the job needs acknowledge.
+//
+// # YAML
+//
+// The file is one YAML document, or JSON, of at most 4 MiB. Plain words are
+// read as YAML 1.2 does: yes and on are text, and only what is a number in JSON
+// is one, so that mode: 0600 is the mode "0600". Anchors, aliases, merge keys,
+// tags, fields that are there twice, and unknown fields are refused.
+// keywright.schema.json, which [Schema] returns, describes it to editors.
+//
+// # Errors
+//
+// [Load] tells all that is wrong with a file in one [*Error], a line for each
+// problem, with the line of the file that it is in. It shows no values, but for
+// plain words where one of a few is expected.
+package jobfile

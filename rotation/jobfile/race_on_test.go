@@ -1,0 +1,5 @@
+//go:build race
+
+package jobfile_test
+
+const raceEnabled = true
