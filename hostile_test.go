@@ -120,6 +120,28 @@ func TestRecoverTakesNobodyElsesResource(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, keywright.NotApplied.String(), found.Outcome.String())
 	})
+	t.Run("one that was there before, made by another program", func(t *testing.T) {
+		t.Parallel()
+		fake := keywrighttest.StartRicloud(t)
+		fake.AddKeys(1) // just now
+		rc := ricloud(t, fake)
+		lose := func(when keywrighttest.Moment) *keywright.Recovery {
+			t.Helper()
+			before, err := rc.Key.List(ctx, keywright.KeyListParams{})
+			require.NoError(t, err)
+			fake.Inject(keywrighttest.Fault{Op: "key.create", When: when, Do: keywrighttest.Drop})
+			_, err = rc.Key.Create(ctx, keywright.KeyCreateParams{}, keywright.WithExisting(before.Items[:1]...), keywright.WithExisting(before.Items[1:]...))
+			var lost recoverer
+			require.ErrorAs(t, err, &lost)
+			found, err := lost.Recover(ctx)
+			require.NoError(t, err)
+			return found
+		}
+		assert.Equal(t, keywright.NotApplied, lose(keywrighttest.BeforeApply).Outcome)
+		found := lose(keywrighttest.AfterApply)
+		assert.Equal(t, keywright.Applied, found.Outcome)
+		assert.Equal(t, keywright.KeyID(3), found.Resource().(*keywright.Key).ID)
+	})
 	t.Run("two that were lost", func(t *testing.T) {
 		t.Parallel()
 		fake := keywrighttest.StartRicloud(t)

@@ -3,6 +3,7 @@ package keywright
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/http"
 	"reflect"
 	"strings"
@@ -50,6 +51,7 @@ type callConfig struct {
 	parallel  int
 	anyHolder bool
 	fresh     bool
+	existing  map[madeID]struct{}
 }
 
 type (
@@ -328,6 +330,35 @@ func WithAnyHolder() CallOption {
 func WithFreshConnection() CallOption {
 	return callOption(func(c *callConfig) error {
 		c.fresh = true
+		return nil
+	})
+}
+
+// WithExisting tells a create which resources were there before it, such as the
+// items of a page: Recover then takes none of them for what the create has made.
+// A client knows without it what its own creates have made, and nothing of what
+// was made by other programs, or by an earlier run of this one. The resources are
+// pointers that calls have returned, such as *Key.
+func WithExisting[T any](resources ...*T) CallOption {
+	return callOption(func(c *callConfig) error {
+		known := maps.Clone(c.existing)
+		if known == nil {
+			known = make(map[madeID]struct{}, len(resources))
+		}
+		for _, r := range resources {
+			v, ok := any(r).(interface {
+				ident() ident
+				kind() string
+			})
+			if !ok {
+				return &ParamError{Op: "call", Field: "existing", Reason: "must be resources, such as *Key"}
+			}
+			if r == nil {
+				return &ParamError{Op: "call", Field: "existing", Reason: "must not be nil"}
+			}
+			known[madeID{v.kind(), v.ident()}] = struct{}{}
+		}
+		c.existing = known
 		return nil
 	})
 }

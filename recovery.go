@@ -33,7 +33,7 @@ import (
 // A lost create is told by its parameters and its time, and by not being one
 // that this client knows to be another call's. If other processes create the
 // same kind of thing at the same time, what is found may be theirs: give a
-// credential a name of its own.
+// credential a name of its own, and see [WithExisting].
 type Recovery struct {
 	// Outcome is Applied, NotApplied, or Ambiguous if the provider's state
 	// cannot tell.
@@ -60,6 +60,14 @@ type lostCall struct {
 	started time.Time // by our clock
 	done    bool      // the provider said 2xx
 	call    *byte     // names the call
+
+	existing map[madeID]struct{} // was there before it
+}
+
+// others reports whether a resource is known not to have been made by the call.
+func (lost *lostCall) others(made *madeIDs, kind string, id ident) bool {
+	_, existed := lost.existing[madeID{kind, id}]
+	return existed || made.by(kind, id, lost.call)
 }
 
 // madeIDs knows which resources were made by which call of this client, so that
@@ -108,7 +116,10 @@ func (m *madeIDs) by(kind string, id ident, call *byte) bool {
 // recovery returns the Recover function of an error: it probes until there is
 // a verdict.
 func (cl *call) recovery(probe func(context.Context, lostCall) (*Recovery, error)) func(context.Context) (*Recovery, error) {
-	lost := lostCall{token: cl.token, started: cl.started, done: cl.status >= 200 && cl.status < 300, call: new(byte)}
+	lost := lostCall{
+		token: cl.token, started: cl.started, done: cl.status >= 200 && cl.status < 300,
+		call: new(byte), existing: cl.cfg.existing,
+	}
 	settled := time.Now().Add(cl.settleTime()) // the attempt is just over
 	return func(ctx context.Context) (*Recovery, error) {
 		return settle(ctx, settled, func(ctx context.Context) (*Recovery, error) { return probe(ctx, lost) })
@@ -219,7 +230,7 @@ func probeCreated[T any, P resource[T]](s *service, list func(context.Context, *
 			for _, v := range page.Items {
 				p := P(v)
 				at := made(p)
-				if !fits(p) || !at.IsZero() && at.Before(since) || s.c.made.by(p.kind(), p.ident(), lost.call) {
+				if !fits(p) || !at.IsZero() && at.Before(since) || lost.others(&s.c.made, p.kind(), p.ident()) {
 					continue
 				}
 				if at.IsZero() {
