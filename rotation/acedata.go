@@ -143,17 +143,17 @@ func (s AceDataSwap) Inspect(ctx context.Context, op *Operation) error {
 		return err
 	}
 	if c.Type == keywright.CredentialIdentity {
-		return refuse(ReasonSingle, "the application of credential "+string(id)+" takes one credential only", "use AceDataInPlace, which interrupts service")
+		return refuse(ReasonSingle, "the application of credential "+string(id)+" takes one credential only", "use acedata-in-place (AceDataInPlace), which interrupts service")
 	}
 	now := op.Now()
 	if c.ExpiredAt != nil && !now.Before(*c.ExpiredAt) && s.Lifetime == 0 {
-		return refuse(ReasonState, "credential "+string(id)+" expired at "+c.ExpiredAt.Format(time.RFC3339), "set Lifetime, or extend it first")
+		return refuse(ReasonState, "credential "+string(id)+" expired at "+c.ExpiredAt.Format(time.RFC3339), "set a lifetime (Lifetime), or extend it first")
 	}
 	if c.LimitedAmount != nil && *c.LimitedAmount-c.UsedAmount <= 0 && s.Cap == CapRemaining {
-		return refuse(ReasonSpent, "credential "+string(id)+" has spent its limit; another with what is left could do nothing", "raise its limit, or set Cap")
+		return refuse(ReasonSpent, "credential "+string(id)+" has spent its limit; another with what is left could do nothing", "raise its limit, or choose another cap (Cap)")
 	}
 	if s.Cap == CapFixed && s.Limit <= 0 {
-		return refuse(ReasonJob, "CapFixed needs a Limit above zero", "set Limit")
+		return refuse(ReasonJob, "a fixed cap (CapFixed) needs a limit (Limit) above zero", "set the limit")
 	}
 	op.Old = secretOf(c)
 	op.Data[dataCredential], op.Data[dataOld], op.Data[dataName], op.Data[dataOwner] = string(id), string(id), c.Name, string(c.ApplicationID)
@@ -503,7 +503,7 @@ func (s AceDataInPlace) Traits() Traits {
 func (s AceDataInPlace) Inspect(ctx context.Context, op *Operation) error {
 	if !s.AcceptOutage {
 		return refuse(ReasonOutage, "a rotation in place interrupts service from the moment the provider rotates until the last reader has the new token",
-			"use AceDataSwap, or set AcceptOutage if the application takes one credential only")
+			"use acedata-swap (AceDataSwap), or accept the outage (AcceptOutage) if the application takes one credential only")
 	}
 	c, err := aceInspect(ctx, op, s.Client, s.Credential)
 	if err != nil {
@@ -521,7 +521,7 @@ func (s AceDataInPlace) Issue(ctx context.Context, op *Operation) error {
 	seen()
 	var api *keywright.APIError
 	if errors.As(err, &api) && api.Outcome() == keywright.Rejected && (api.StatusCode == http.StatusNotFound || api.StatusCode == http.StatusMethodNotAllowed) {
-		return &RefusedError{Reason: ReasonNoRotate, Message: "the provider does not rotate this credential", Instead: "use AceDataSwap", Err: err}
+		return &RefusedError{Reason: ReasonNoRotate, Message: "the provider does not rotate this credential", Instead: "use acedata-swap (AceDataSwap)", Err: err}
 	}
 	if err != nil {
 		return err

@@ -5,6 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -89,7 +93,7 @@ func TestRefusals(t *testing.T) {
 		},
 		"force with the key's own token": {
 			strategy: overlap, job: overlapJob(func(s *rotation.RicloudOverlap) { s.Force, s.AcceptOutage, s.Recovery = true, true, s.Client }),
-			reason: rotation.ReasonForce, text: []string{"Recovery has a token of key 1 itself", "another key's"},
+			reason: rotation.ReasonForce, text: []string{"the recovery token (Recovery) is of key 1 itself", "another key's"},
 		},
 		"force without consent": {
 			strategy: overlap, job: overlapJob(func(s *rotation.RicloudOverlap) { s.Force, s.Recovery = true, s.Client }),
@@ -100,7 +104,7 @@ func TestRefusals(t *testing.T) {
 				_, err := w.do(t, rotate, nil)
 				require.NoError(t, err)
 			},
-			reason: rotation.ReasonWindow, text: []string{"is accepted until", "wait until then"},
+			reason: rotation.ReasonWindow, text: []string{"is accepted until", "wait until then", "ricloud-paired (RicloudPaired)"},
 		},
 		"drift": {
 			strategy: overlap, before: func(_ *testing.T, w *world) {
@@ -120,11 +124,11 @@ func TestRefusals(t *testing.T) {
 				s.AcceptOutage = false
 				j.Strategy = s
 			},
-			reason: rotation.ReasonOutage, text: []string{"interrupts service", "AceDataSwap"},
+			reason: rotation.ReasonOutage, text: []string{"interrupts service", "acedata-swap (AceDataSwap)"},
 		},
 		"budget": {
 			strategy: overlap, job: func(j *rotation.Job) { j.Sinks[1] = sink.Dotenv("/app/.env", "TOKEN", sink.WithLag(7*time.Hour)) },
-			reason: rotation.ReasonBudget, text: []string{"needs 7h12m0s", "6h0m0s", "RicloudPaired"},
+			reason: rotation.ReasonBudget, text: []string{"needs 7h12m0s", "6h0m0s", "ricloud-paired (RicloudPaired)"},
 		},
 		"until restart, and nobody tells": {
 			strategy: swap, job: func(j *rotation.Job) { j.Sinks[1] = sink.Dotenv("/app/.env", "TOKEN") },
@@ -147,7 +151,7 @@ func TestRefusals(t *testing.T) {
 		},
 		"masked": {
 			strategy: overlap, options: []keywrighttest.Option{keywrighttest.WithMaskedTokens()},
-			reason: rotation.ReasonMasked, text: []string{"could not be read back", "RicloudPaired"},
+			reason: rotation.ReasonMasked, text: []string{"could not be read back", "ricloud-paired (RicloudPaired)"},
 		},
 		"masked, and no sink can be read": {
 			strategy: swap, options: []keywrighttest.Option{keywrighttest.WithMaskedTokens()},
@@ -176,7 +180,7 @@ func TestRefusals(t *testing.T) {
 				s := j.Strategy.(rotation.AceDataInPlace)
 				j.Strategy = rotation.AceDataSwap{Client: s.Client, Credential: s.Credential}
 			},
-			reason: rotation.ReasonSingle, text: []string{"takes one credential only", "AceDataInPlace"},
+			reason: rotation.ReasonSingle, text: []string{"takes one credential only", "acedata-in-place (AceDataInPlace)"},
 		},
 		"gone": {
 			strategy: swap, before: func(_ *testing.T, w *world) { w.aceData.RemoveCredential(string(w.first)); w.loose = true },
@@ -247,7 +251,7 @@ func TestNoRotateRoute(t *testing.T) {
 			_, err := w.do(t, rotate, nil)
 			require.ErrorIs(t, err, rotation.ErrNotIssued)
 			require.True(t, refusedFor(err, rotation.ReasonNoRotate))
-			require.ErrorContains(t, err, "use AceDataSwap")
+			require.ErrorContains(t, err, "use acedata-swap (AceDataSwap)")
 			assert.Equal(t, old, w.inSinks())
 			assert.Equal(t, old[:1], w.accepted())
 		}, keywrighttest.WithoutRotate(status))
@@ -781,6 +785,134 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// A plan would pass, and the rotation fail at once.
+func TestPlanFailsAsRotate(t *testing.T) {
+	t.Setenv("KEYWRIGHT_TEST_MALFORMED_KEY", "abcd")
+	yes := true
+	for name, c := range map[string]struct {
+		dir    string
+		option rotation.Option
+		before func(t *testing.T, w *world)
+		is     error
+		text   string
+	}{
+		"no sealing key in the environment": {option: rotation.WithSealer(rotation.SealKeyEnv("KEYWRIGHT_TEST_NO_SUCH_KEY")), is: rotation.ErrJournal, text: "KEYWRIGHT_TEST_NO_SUCH_KEY"},
+		"a malformed one":                   {option: rotation.WithSealer(rotation.SealKeyEnv("KEYWRIGHT_TEST_MALFORMED_KEY")), is: rotation.ErrJournal, text: "64 hexadecimal digits"},
+		"a malformed file": {
+			option: rotation.WithSealer(rotation.SealKeyFile("/app/key")), is: rotation.ErrJournal, text: "64 hexadecimal digits",
+			before: func(_ *testing.T, w *world) { w.disk.WriteFile("/app/key", []byte("abcd\n"), 0o600) },
+		},
+		"a file that others may read": {
+			option: rotation.WithSealer(rotation.SealKeyFile("/app/key")), is: rotation.ErrJournal, text: "lets others in",
+			before: func(_ *testing.T, w *world) {
+				w.disk.WriteFile("/app/key", []byte(strings.Repeat("ab", 32)), 0o644)
+			},
+		},
+		"no directory for the sealing key": {option: rotation.WithSealer(rotation.SealKeyFile("/nowhere/key")), is: fs.ErrNotExist, text: "/nowhere"},
+		"a sealer that is down":            {option: rotation.WithSealer(failingSealer{rotation.SealKeyFile("/app/key"), &yes}), is: errSealer},
+		"a sealing key that is gone": {
+			option: rotation.WithSealer(rotation.SealKeyFile("/app/key")), is: rotation.ErrJournal, text: "gone",
+			before: func(t *testing.T, w *world) {
+				stopAt(t, w, rotation.StateConverging, nil)
+			},
+		},
+		"no parent of the journal": {dir: "/nowhere/state", is: fs.ErrNotExist, text: "/nowhere"},
+		"a parent that is a file": {dir: "/file/state", text: "not a directory", before: func(_ *testing.T, w *world) {
+			w.disk.WriteFile("/file", nil, 0o600)
+		}},
+		"a journal that others may use": {is: rotation.ErrJournal, text: "/state", before: func(_ *testing.T, w *world) { w.disk.Chmod("/state", 0o755) }},
+		"a job that others may use": {is: rotation.ErrJournal, text: "/state/app", before: func(_ *testing.T, w *world) {
+			w.disk.MkdirAll("/state/app")
+			w.disk.Chmod("/state/app", 0o750)
+		}},
+		"a journal that is a link":           {dir: "/link", before: func(_ *testing.T, w *world) { w.disk.Symlink("/state", "/link") }},
+		"a parent that is a link to nothing": {dir: "/link/state", is: fs.ErrNotExist, before: func(_ *testing.T, w *world) { w.disk.Symlink("/nowhere", "/link") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			scene(t, paired, func(t *testing.T, w *world) {
+				if c.before != nil {
+					c.before(t, w)
+				}
+				if c.dir == "" {
+					c.dir = "/state"
+				}
+				opts := []rotation.Option{rotation.WithFS(w.start(t.Context(), 0).disk)}
+				if c.option != nil {
+					opts = append(opts, c.option)
+				}
+				e, err := rotation.Open(c.dir, opts...)
+				require.NoError(t, err)
+				p := w.start(t.Context(), 0)
+				defer p.cancel()
+				names := append(w.disk.Names("/state"), w.disk.Names("/app")...)
+				_, err = e.Plan(p.ctx, p.job())
+				require.Error(t, err)
+				if c.is != nil {
+					require.ErrorIs(t, err, c.is)
+				}
+				require.ErrorContains(t, err, c.text)
+				assert.Equal(t, names, append(w.disk.Names("/state"), w.disk.Names("/app")...), "a plan leaves nothing behind")
+				_, err = e.Rotate(p.ctx, p.job())
+				require.Error(t, err)
+				if c.is != nil {
+					require.ErrorIs(t, err, c.is)
+				}
+			})
+		})
+	}
+}
+
+// Where the journal is yet to be made, a plan passes and makes nothing.
+func TestPlanOfAJournalToBeMade(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		dir, key string
+		before   func(w *world)
+	}{
+		"the default":             {dir: "/app/state", key: "/app/state/sealing.key"},
+		"a key elsewhere":         {dir: "/app/state", key: "/app/key"},
+		"a parent that is a link": {dir: "/link/state", key: "/link/state/sealing.key", before: func(w *world) { w.disk.Symlink("/app", "/link") }},
+		"a parent of everybody":   {dir: "/tmp/state", key: "/tmp/state/sealing.key", before: func(w *world) { w.disk.MkdirAll("/tmp"); w.disk.Chmod("/tmp", 0o777) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			scene(t, paired, func(t *testing.T, w *world) {
+				if c.before != nil {
+					c.before(w)
+				}
+				p := w.start(t.Context(), 0)
+				defer p.cancel()
+				e, err := rotation.Open(c.dir, rotation.WithFS(p.disk), rotation.WithSealer(rotation.SealKeyFile(c.key)))
+				require.NoError(t, err)
+				_, err = e.Plan(p.ctx, p.job())
+				require.NoError(t, err)
+				assert.NotContains(t, w.disk.Names("/app"), "state")
+				assert.NotContains(t, w.disk.Names("/app"), "key")
+				_, err = e.Rotate(p.ctx, p.job())
+				require.NoError(t, err)
+			})
+		})
+	}
+}
+
+// The same on a real disk, whose directory may not be written by us.
+func TestPlanMayNotWrite(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() <= 0 || runtime.GOOS == "windows" {
+		t.Skip("whoever runs this may write everywhere")
+	}
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(dir, 0o500)) //nolint:gosec // a directory
+	e, err := rotation.Open(filepath.Join(dir, "state"))
+	require.NoError(t, err)
+	p := newToy("a")
+	job := rotation.Job{Name: "a", Strategy: toyStrategy{p}, Sinks: []sink.Sink{(&memory{token: p.newest()}).sink()}}
+	_, err = e.Plan(t.Context(), job)
+	require.ErrorIs(t, err, fs.ErrPermission)
+	_, err = e.Rotate(t.Context(), job)
+	require.ErrorIs(t, err, fs.ErrPermission)
+}
+
 // What is under way belongs to its strategy; what is finished does not.
 func TestOtherStrategy(t *testing.T) {
 	t.Parallel()
@@ -873,6 +1005,92 @@ func TestStatus(t *testing.T) {
 		w.say("%s %+v", b, *s)
 		w.check()
 		assert.Positive(t, len(w.secrets))
+	})
+}
+
+// Nobody would know why a rotation does not go on.
+func TestStatusSaysWhy(t *testing.T) {
+	t.Parallel()
+	scene(t, overlap, func(t *testing.T, w *world) {
+		var answer func(token string) error
+		with := func(j *rotation.Job) {
+			j.Policy.MaxWait = -1
+			j.Sinks[1] = sink.Dotenv("/app/.env", "TOKEN")
+			j.Acknowledge = func(_ context.Context, token keywright.Secret) error { return answer(token.Reveal()) }
+		}
+		answer = func(token string) error { return errors.New("exit status 3: no readers of " + token) }
+		for range 2 {
+			_, err := w.do(t, rotate, with)
+			for err == nil { // the lag
+				pass(t.Context(), time.Second)
+				_, err = w.do(t, rotate, with)
+			}
+			require.ErrorIs(t, err, rotation.ErrUnfinished)
+			s := w.status(t)
+			assert.Equal(t, rotation.StateConverging, s.State)
+			assert.Equal(t, "exit status 3: no readers of [REDACTED]", s.Problem)
+		}
+		// A failure that may pass is one too; a wait is none.
+		answer = func(string) error { return fmt.Errorf("%w: 503", keywright.ErrServer) }
+		_, err := w.do(t, resume, with)
+		require.NoError(t, err)
+		assert.Contains(t, w.status(t).Problem, "503")
+		answer = func(string) error { return rotation.ErrNotReady }
+		_, err = w.do(t, resume, with)
+		require.NoError(t, err)
+		assert.Empty(t, w.status(t).Problem)
+
+		// What is interrupted says what it was waiting after.
+		p := w.start(t.Context(), 0)
+		job := p.job()
+		with(&job)
+		job.Policy.MaxWait = 0
+		job.Acknowledge = func(context.Context, keywright.Secret) error {
+			time.AfterFunc(time.Millisecond, p.cancel)
+			return fmt.Errorf("%w: 502", keywright.ErrServer)
+		}
+		_, err = p.engine().Resume(p.ctx, job)
+		require.ErrorIs(t, err, rotation.ErrUnfinished)
+		require.ErrorIs(t, err, context.Canceled)
+		assert.Contains(t, w.status(t).Problem, "502")
+
+		// It is not in what comes after.
+		answer = func(string) error { return nil }
+		_, err = w.do(t, func(_ *rotation.Engine, ctx context.Context, j rotation.Job) (*rotation.Result, error) {
+			e, err := rotation.Open("/state", rotation.WithFS(w.disk), rotation.WithObserver(func(v rotation.Event) {
+				if c, ok := v.(rotation.StateChanged); ok && c.To == rotation.StateRetiring {
+					assert.Empty(t, w.status(t).Problem)
+				}
+			}))
+			require.NoError(t, err)
+			return e.Resume(ctx, j)
+		}, with)
+		require.NoError(t, err)
+		assert.Equal(t, rotation.StateDone, w.status(t).State)
+		assert.Empty(t, w.status(t).Problem)
+		b, ok := w.disk.ReadFile("/state/app/audit.jsonl")
+		require.True(t, ok)
+		assert.NotContains(t, string(b), `"problem"`)
+	})
+}
+
+// Nor why one was not begun that an earlier run had planned.
+func TestStatusSaysWhyNotBegun(t *testing.T) {
+	t.Parallel()
+	scene(t, paired, func(t *testing.T, w *world) {
+		stopAt(t, w, rotation.StatePlanned, nil)
+		operation := w.status(t).Operation
+		w.inject(keywrighttest.Fault{Do: keywrighttest.Answer, Status: 500, Times: -1})
+		_, err := w.do(t, resume, nil)
+		require.ErrorIs(t, err, rotation.ErrUnfinished)
+		s := w.status(t)
+		assert.Equal(t, rotation.StatePlanned, s.State)
+		assert.Contains(t, s.Problem, "500")
+		assert.Equal(t, operation, s.Operation, "nothing else of that run is kept")
+		w.clear()
+		_, err = w.do(t, resume, nil)
+		require.NoError(t, err)
+		assert.Empty(t, w.status(t).Problem)
 	})
 }
 

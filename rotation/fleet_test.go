@@ -27,10 +27,14 @@ import (
 type memory struct {
 	mu    sync.Mutex
 	token keywright.Secret
+	down  atomic.Bool // it cannot be written for now
 }
 
 func (m *memory) sink() sink.Sink {
 	return sink.Func("memory", sink.Traits{Readable: true, Grade: sink.GradeReadBack}, func(_ context.Context, _, token keywright.Secret) error {
+		if m.down.Load() {
+			return sink.ErrTemporary
+		}
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.token = token
@@ -156,10 +160,263 @@ func TestFleetStops(t *testing.T) {
 				assert.Equal(t, c.stops, r.Stopped)
 				assert.GreaterOrEqual(t, r.Done, c.least)
 				assert.LessOrEqual(t, r.Done, c.most)
-				assert.Less(t, int(f.made.Load()), r.Done+r.Failed+20, "jobs are made as they are needed")
+				assert.Less(t, int(f.made.Load())-100, r.Done+r.Failed+20, "jobs are made as they are needed, and once before")
 			})
 		})
 	}
+}
+
+// begin begins a rotation of one of the fleet's keys, and kills it there.
+func (f *fleet) begin(t *testing.T, disk *memfs.FS, i int, state rotation.State) {
+	t.Helper()
+	p := disk.Process()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	e, err := rotation.Open("/state", rotation.WithFS(p), rotation.WithObserver(func(v rotation.Event) {
+		if s, ok := v.(rotation.StateChanged); ok && s.To == state {
+			p.Kill()
+			cancel()
+		}
+	}))
+	require.NoError(t, err)
+	n := 0
+	for job := range f.jobs() {
+		if n++; n > i {
+			_, err = e.Rotate(ctx, job)
+			break
+		}
+	}
+	require.Error(t, err)
+	f.in(t, disk, i, state)
+}
+
+// in asserts what the journal says about one of the fleet's jobs.
+func (f *fleet) in(t *testing.T, disk *memfs.FS, i int, state rotation.State) {
+	t.Helper()
+	s, err := onDisk(t, disk).Status(t.Context(), fmt.Sprintf("job-%d", i))
+	require.NoError(t, err)
+	assert.Equal(t, state, s.State, "job-%d", i)
+}
+
+// drift makes the sink of a key hold somebody else's token.
+func (f *fleet) drift(i int) {
+	f.sinks[i].mu.Lock()
+	defer f.sinks[i].mu.Unlock()
+	f.sinks[i].token = keywright.NewSecret("somebody-elses-token")
+}
+
+// What is under way would never be gone on with, and its old token lapse, while
+// a canary is refused.
+func TestFleetGoesOnFirst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		disk := memfs.New()
+		f := newFleet(20)
+		f.drift(0)
+		f.begin(t, disk, 12, rotation.StateDistributing)
+		f.begin(t, disk, 7, rotation.StateConverging)
+		f.begin(t, disk, 5, rotation.StatePlanned)
+		var told []string
+		fleet := &rotation.Fleet{Engine: onDisk(t, disk), MaxFailures: 5, Campaign: "x", Progress: func(p rotation.Progress) { told = append(told, p.Job) }}
+		r, err := fleet.Run(t.Context(), f.jobs())
+		require.ErrorIs(t, err, rotation.ErrFleet)
+		require.ErrorIs(t, err, rotation.ErrRefused)
+		assert.Equal(t, 2, r.Done)
+		assert.Equal(t, 1, r.Failed)
+		assert.True(t, r.Stopped)
+		require.Len(t, told, 3)
+		assert.Equal(t, "job-0", told[2], "the canary comes after what is under way")
+		f.in(t, disk, 12, rotation.StateDone)
+		f.in(t, disk, 7, rotation.StateDone)
+		f.in(t, disk, 5, rotation.StatePlanned) // nothing was sent: the canary holds it back
+		assert.Equal(t, 2, f.issued())
+
+		// Mended, the campaign goes on, and none is rotated twice.
+		f.sinks[0].token = keywright.NewSecret(f.toys[0].tokens[0])
+		r, err = fleet.Run(t.Context(), f.jobs())
+		require.NoError(t, err)
+		assert.Equal(t, 20, r.Done)
+		assert.Equal(t, 20, f.issued())
+	})
+}
+
+// Nor does one of those that are under way keep the others back; but when they
+// had their turn, they count.
+func TestFleetGoesOnWithAll(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		fleet   rotation.Fleet
+		spoil   func(*fleet)
+		class   error
+		stopped bool
+		issued  int
+	}{
+		"stuck":                   {fleet: rotation.Fleet{Width: 1, MaxFailures: 50}, spoil: func(f *fleet) { f.drift(3) }, class: rotation.ErrStuck, stopped: true, issued: 4},
+		"stuck, one at a time":    {fleet: rotation.Fleet{Width: 1, MaxFailures: 50, Campaign: "x", PerSecond: 1}, spoil: func(f *fleet) { f.drift(3) }, class: rotation.ErrStuck, stopped: true, issued: 4},
+		"too many":                {spoil: func(f *fleet) { f.sinks[3].down.Store(true) }, class: rotation.ErrUnfinished, stopped: true, issued: 4},
+		"some may":                {fleet: rotation.Fleet{MaxFailures: 1}, spoil: func(f *fleet) { f.sinks[3].down.Store(true) }, class: rotation.ErrUnfinished, issued: 20},
+		"a canary":                {fleet: rotation.Fleet{MaxFailures: 1, Canaries: 4}, spoil: func(f *fleet) { f.sinks[3].down.Store(true) }, class: rotation.ErrUnfinished, stopped: true, issued: 4},
+		"no canary, and some may": {fleet: rotation.Fleet{MaxFailures: 1, Canaries: -1}, spoil: func(f *fleet) { f.sinks[3].down.Store(true) }, class: rotation.ErrUnfinished, issued: 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				disk := memfs.New()
+				f := newFleet(20)
+				for _, i := range []int{3, 4, 10, 19} {
+					f.begin(t, disk, i, rotation.StateDistributing)
+				}
+				c.spoil(f)
+				fleet := c.fleet
+				fleet.Engine = onDisk(t, disk)
+				r, err := fleet.Run(t.Context(), f.jobs())
+				require.ErrorIs(t, err, rotation.ErrFleet)
+				require.ErrorIs(t, err, c.class)
+				assert.Equal(t, 1, r.Failed)
+				assert.Equal(t, c.stopped, r.Stopped)
+				assert.Equal(t, c.issued, f.issued())
+				assert.Equal(t, c.issued-1, r.Done)
+				for _, i := range []int{4, 10, 19} {
+					f.in(t, disk, i, rotation.StateDone)
+				}
+			})
+		})
+	}
+}
+
+// A canary that was under way would let the rest begin before it is done.
+func TestFleetCanaryUnderWay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		disk := memfs.New()
+		f := newFleet(5)
+		f.begin(t, disk, 0, rotation.StateConverging)
+		ready := false
+		jobs := func(yield func(rotation.Job) bool) {
+			for job := range f.jobs() {
+				job.Policy.MaxWait = -1
+				job.Acknowledge = func(context.Context, keywright.Secret) error {
+					if ready {
+						return nil
+					}
+					return rotation.ErrNotReady
+				}
+				if !yield(job) {
+					return
+				}
+			}
+		}
+		for range 3 {
+			r, err := (&rotation.Fleet{Engine: onDisk(t, disk)}).Run(t.Context(), jobs)
+			require.NoError(t, err)
+			assert.Equal(t, 1, r.Waiting)
+			assert.True(t, r.Stopped)
+			assert.Equal(t, 1, f.issued())
+		}
+		ready = true
+		r, err := (&rotation.Fleet{Engine: onDisk(t, disk)}).Run(t.Context(), jobs)
+		require.NoError(t, err)
+		assert.Equal(t, 5, r.Done)
+		assert.Equal(t, 5, f.issued(), "what was under way is not rotated again")
+		assert.False(t, r.Stopped)
+	})
+}
+
+// If all that is left was under way, the fleet was not stopped short of
+// anything.
+func TestFleetNothingLeft(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		disk := memfs.New()
+		f := newFleet(2)
+		f.begin(t, disk, 0, rotation.StateDistributing)
+		f.begin(t, disk, 1, rotation.StateDistributing)
+		f.drift(1)
+		r, err := (&rotation.Fleet{Engine: onDisk(t, disk)}).Run(t.Context(), f.jobs())
+		require.ErrorIs(t, err, rotation.ErrStuck)
+		assert.Equal(t, 1, r.Done)
+		assert.False(t, r.Stopped)
+	})
+}
+
+// Jobs that can be had only once would all be left out, as if they were done.
+func TestFleetOfJobsThatAreHadOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(3)
+		next, stop := iter.Pull(f.jobs())
+		defer stop()
+		r, err := (&rotation.Fleet{Engine: onDisk(t, memfs.New())}).Run(t.Context(), func(yield func(rotation.Job) bool) {
+			for job, ok := next(); ok; job, ok = next() {
+				if !yield(job) {
+					return
+				}
+			}
+		})
+		require.ErrorIs(t, err, rotation.ErrFleet)
+		require.ErrorContains(t, err, "only once")
+		assert.True(t, r.Stopped)
+		assert.Zero(t, f.issued())
+		// Nothing is wrong if there was nothing else, or with an interruption.
+		disk := memfs.New()
+		f.begin(t, disk, 0, rotation.StateDistributing)
+		times := 0
+		once := func(yield func(rotation.Job) bool) {
+			if times++; times == 1 {
+				for job := range f.jobs() {
+					yield(job)
+					return
+				}
+			}
+		}
+		r, err = (&rotation.Fleet{Engine: onDisk(t, disk)}).Run(t.Context(), once)
+		require.NoError(t, err)
+		assert.Equal(t, 1, r.Done)
+		ctx, cancel := context.WithCancel(t.Context())
+		times = 0
+		_, err = (&rotation.Fleet{Engine: onDisk(t, disk)}).Run(ctx, func(yield func(rotation.Job) bool) {
+			once(yield)
+			cancel()
+		})
+		require.ErrorIs(t, err, context.Canceled)
+		require.NotErrorIs(t, err, rotation.ErrFleet)
+	})
+}
+
+// An exit code is made of the error: that a person is needed, or that something
+// is under way, must not be hidden by what came first.
+func TestFleetErrorIsOfAll(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		disk := memfs.New()
+		f := newFleet(150)
+		for i := range 130 {
+			f.drift(i)
+		}
+		f.sinks[135].down.Store(true)
+		f.toys[140].lost, f.toys[140].calls = true, spoilSink(f, 140)
+		fleet := &rotation.Fleet{Engine: onDisk(t, disk), Width: 1, Canaries: -1, MaxFailures: 150}
+		r, err := fleet.Run(t.Context(), f.jobs())
+		require.ErrorIs(t, err, rotation.ErrFleet)
+		require.ErrorIs(t, err, rotation.ErrRefused)
+		require.ErrorIs(t, err, rotation.ErrStuck)
+		var stuck *rotation.StuckError
+		require.ErrorAs(t, err, &stuck)
+		assert.Equal(t, "job-140", stuck.Job)
+		assert.Len(t, r.Errors, 101)
+		assert.Equal(t, 132, r.Failed)
+		assert.Equal(t, "rotation: fleet: 132 jobs failed, the first: "+r.Errors[0].Error(), err.Error())
+		assert.NotContains(t, err.Error(), "\n")
+
+		f = newFleet(4)
+		f.drift(0)
+		f.sinks[1].down.Store(true)
+		fleet = &rotation.Fleet{Engine: onDisk(t, memfs.New()), Width: 1, Canaries: -1, MaxFailures: 4}
+		_, err = fleet.Run(t.Context(), f.jobs())
+		require.ErrorIs(t, err, rotation.ErrUnfinished)
+		require.NotErrorIs(t, err, rotation.ErrStuck)
+		require.ErrorContains(t, err, "the first: job-0: ")
+	})
 }
 
 // spoilSink makes a sink hold somebody else's token once the new one was

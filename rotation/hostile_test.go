@@ -626,6 +626,24 @@ func TestCallbackRepeatsTheToken(t *testing.T) {
 	})
 }
 
+// A log would have half of what is wrong.
+func TestStuckErrorIsOneLine(t *testing.T) {
+	t.Parallel()
+	scene(t, paired, func(t *testing.T, w *world) {
+		_, err := w.do(t, rotate, func(j *rotation.Job) {
+			for _, name := range []string{"one", "two"} {
+				j.Sinks = append(j.Sinks, sink.Func(name, sink.Traits{}, func(context.Context, keywright.Secret, keywright.Secret) error {
+					return errors.New(name + " fails")
+				}, nil))
+			}
+		})
+		stuckIn(t, rotation.StateDistributing, err)
+		require.ErrorContains(t, err, "one fails; ")
+		require.ErrorContains(t, err, "two fails")
+		assert.NotContains(t, err.Error(), "\n")
+	})
+}
+
 // The token that the sinks hold would be burnt: much may have happened since an
 // earlier run has looked.
 func TestRetiringLooksAgain(t *testing.T) {

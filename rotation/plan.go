@@ -2,10 +2,14 @@ package rotation
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/keywright/keywright/internal/durable"
 	"github.com/keywright/keywright/rotation/sink"
 )
 
@@ -45,14 +49,23 @@ type SinkBudget struct {
 
 // Plan says what [Engine.Rotate] would do. It looks at the provider and at every
 // sink, tests whether they can be written, and changes nothing. It refuses what
-// Rotate would refuse.
+// Rotate would refuse, and fails if the journal could not be begun, as far as
+// that can be seen, or tokens not be sealed: no directory and no sealing key is
+// made, but a [Sealer] that is not of this package is asked to seal something
+// and to open it.
 func (e *Engine) Plan(ctx context.Context, job Job) (*Plan, error) {
 	if err := job.check(); err != nil {
 		return nil, err
 	}
 	ctx = e.context(ctx)
+	if err := e.journalReady(ctx, job.Name); err != nil {
+		return nil, err
+	}
 	b, err := e.journal.Peek(ctx, job.Name)
 	if err != nil {
+		return nil, err
+	}
+	if err := e.sealerReady(ctx, job.Name); err != nil {
 		return nil, err
 	}
 	job.Self = nil // a plan hands nothing over
@@ -188,6 +201,109 @@ func (readOnly) Reserve(context.Context) error                { return nil }
 func (readOnly) Append(context.Context, []byte) error         { return nil }
 func (readOnly) Last(context.Context) ([]byte, error)         { return nil, nil }
 func (readOnly) Close() error                                 { return nil }
+
+// journalReady returns the error with which the journal could not be begun. Of
+// a journal that is not of this package a plan knows what Peek says.
+func (e *Engine) journalReady(ctx context.Context, job string) error {
+	j, ok := e.journal.(dirJournal)
+	if !ok {
+		return nil
+	}
+	err := j.ready(durable.FromContext(ctx), job)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, durable.ErrRefused):
+		return fmt.Errorf("%w: %w", ErrJournal, err)
+	}
+	return fmt.Errorf("rotation: journal: %w", err)
+}
+
+// ready returns the error that Begin would return, but that the job's lock is
+// not looked at, and makes nothing.
+func (j dirJournal) ready(fsys durable.FS, job string) error {
+	dir := filepath.Join(j.dir, job)
+	err := durable.CheckPrivate(fsys, j.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return canMake(fsys, j.dir)
+	}
+	if err == nil {
+		err = durable.CheckPrivate(fsys, dir)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return canMake(fsys, dir)
+	}
+	if err != nil {
+		return err
+	}
+	return writable(fsys, dir)
+}
+
+// canMake returns the error with which nothing could be made at path.
+func canMake(fsys durable.FS, path string) error {
+	dir := filepath.Dir(path)
+	info, err := fsys.Lstat(dir)
+	if err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		_, err = fsys.ReadDir(dir) // follows it
+		if errors.Is(err, fs.ErrPermission) {
+			err = nil // need not be readable
+		}
+	} else if err == nil && !info.IsDir() {
+		err = &fs.PathError{Op: "mkdir", Path: path, Err: errors.New(dir + " is not a directory")}
+	}
+	if err != nil {
+		return err
+	}
+	return writable(fsys, dir)
+}
+
+// writable returns the error with which nothing could be made in a directory,
+// where the system tells that without making anything.
+func writable(fsys durable.FS, dir string) error {
+	if _, ok := fsys.(durable.OS); !ok {
+		return nil
+	}
+	if err := access(dir); err != nil {
+		return &fs.PathError{Op: "write to", Path: dir, Err: err}
+	}
+	return nil
+}
+
+// sealerReady returns the error with which the tokens of a job could not be
+// sealed.
+func (e *Engine) sealerReady(ctx context.Context, job string) error {
+	if k, ok := e.sealer.(*keyFile); ok {
+		_, err := k.key(ctx, false)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		j, ok := e.journal.(dirJournal)
+		return k.canMake(durable.FromContext(ctx), ok && samePath(j.dir, filepath.Dir(k.path)))
+	}
+	return trySealing(ctx, e.sealer, job)
+}
+
+// canMake returns the error with which the key file could not be made. inside
+// says that its directory is the journal's, which is made before.
+func (k *keyFile) canMake(fsys durable.FS, inside bool) error {
+	path, err := durable.Target(fsys, k.path, false)
+	if inside && errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = writable(fsys, filepath.Dir(path))
+	}
+	if err != nil {
+		return fmt.Errorf("rotation: sealing key: %w", err)
+	}
+	return nil
+}
+
+func samePath(a, b string) bool {
+	a, erra := filepath.Abs(a)
+	b, errb := filepath.Abs(b)
+	return erra == nil && errb == nil && a == b
+}
 
 // planSealer opens what is sealed and keeps nothing: a plan makes no key.
 type planSealer struct{ Sealer }

@@ -211,9 +211,9 @@ func (s RicloudOverlap) Inspect(ctx context.Context, op *Operation) error {
 	switch {
 	case s.Force && s.Recovery == nil:
 		return refuse(ReasonForce, "a forced rotation kills the token it is asked for with; if its answer is lost, nothing has access",
-			"give Recovery a client with another key's token, or rotate without force")
+			"give it another key's token for recovery (Recovery), or rotate without force")
 	case s.Force && !s.AcceptOutage:
-		return refuse(ReasonOutage, "a forced rotation interrupts service until every sink has the new token", "set AcceptOutage, or rotate without force")
+		return refuse(ReasonOutage, "a forced rotation interrupts service until every sink has the new token", "accept the outage (AcceptOutage), or rotate without force")
 	}
 	c, _, err := a.find(ctx, op, nil)
 	if err != nil {
@@ -224,11 +224,11 @@ func (s RicloudOverlap) Inspect(ctx context.Context, op *Operation) error {
 		return err
 	}
 	if key.Token.IsZero() {
-		return refuse(ReasonMasked, "ricloud masks the token of "+s.Traits().Key+", so that a lost answer could not be read back", "use RicloudPaired")
+		return refuse(ReasonMasked, "ricloud masks the token of "+s.Traits().Key+", so that a lost answer could not be read back", "use ricloud-paired (RicloudPaired)")
 	}
 	if !s.Force && op.Now().Before(op.Window) {
 		return refuse(ReasonWindow, "the token from before the last rotation is accepted until "+op.Window.Format(time.RFC3339)+
-			", and another rotation may cut that short", "wait until then, or use RicloudPaired")
+			", and another rotation may cut that short", "wait until then, or use ricloud-paired (RicloudPaired)")
 	}
 	if s.Force {
 		if _, err := s.recovery(ctx, op); err != nil {
@@ -249,7 +249,7 @@ func (s RicloudOverlap) recovery(ctx context.Context, op *Operation) (*keywright
 		return nil, err
 	}
 	if key.ID == s.Key {
-		return nil, refuse(ReasonForce, "Recovery has a token of key "+idText(s.Key)+" itself", "give it another key's token")
+		return nil, refuse(ReasonForce, "the recovery token (Recovery) is of key "+idText(s.Key)+" itself", "give it another key's token")
 	}
 	return s.Recovery, nil
 }

@@ -26,6 +26,7 @@ type run struct {
 	rec     *record
 	op      *Operation
 	current keywright.Secret // in use while nothing is under way
+	saved   []byte           // the latest record; nil if that is in doubt
 	resumed bool
 	waited  time.Duration
 	found   State          // that the run was begun in
@@ -70,7 +71,7 @@ func (r *run) under(ctx context.Context, do func(*run, context.Context) error) (
 	err := do(r, ctx)
 	var p *pause
 	if errors.As(err, &p) || errors.Is(err, ErrUnfinished) {
-		r.remember(ctx, p)
+		r.remember(ctx, p, err)
 	}
 	result := &Result{
 		Job: r.job.Name, Operation: r.rec.Operation, State: r.rec.State, Resumed: r.resumed,
@@ -81,7 +82,7 @@ func (r *run) under(ctx context.Context, do func(*run, context.Context) error) (
 		return result, nil
 	}
 	if err != nil {
-		err = r.class(r.named(err))
+		err = r.class(ctx, r.named(err))
 		r.observe(Failed{r.job.Name, r.rec.Operation, r.rec.State, err})
 	}
 	return result, err
@@ -89,14 +90,39 @@ func (r *run) under(ctx context.Context, do func(*run, context.Context) error) (
 
 // remember makes durable what a run that ends in between has learned. If that
 // fails, the next one learns it again.
-func (r *run) remember(ctx context.Context, p *pause) {
+func (r *run) remember(ctx context.Context, p *pause, err error) {
 	if r.rec.State.Finished() {
 		return
 	}
-	if r.rec.Problem = ""; p != nil && p.cause != nil {
-		r.rec.Problem = p.cause.Error()
+	cause := err
+	var u *unfinishedError
+	switch {
+	case p != nil:
+		cause = p.cause
+	case errors.As(err, &u):
+		cause = u.waitedOut
+		if cause == nil {
+			cause = u.cause
+		}
+	}
+	if r.rec.Problem = ""; cause != nil {
+		r.rec.Problem = r.clean(cause).Error()
 	}
 	_ = r.store(context.WithoutCancel(ctx))
+}
+
+// note adds what kept a run from going on to what is durable, and nothing else
+// of what the run was about to write.
+func (r *run) note(ctx context.Context, cause error) {
+	if r.saved == nil {
+		return
+	}
+	rec, err := decodeRecord(r.saved, r.job.Name)
+	if err != nil || rec.State.Finished() || rec.State == StateStuck {
+		return
+	}
+	rec.Problem = r.clean(cause).Error()
+	_ = r.session.Save(context.WithoutCancel(ctx), rec.encode())
 }
 
 // named puts the job's name into a refusal.
@@ -109,7 +135,7 @@ func (r *run) named(err error) error {
 }
 
 // class makes sure that an error says whether anything is under way.
-func (r *run) class(err error) error {
+func (r *run) class(ctx context.Context, err error) error {
 	for _, class := range [...]error{ErrRefused, ErrNotIssued, ErrUnfinished, ErrStuck, ErrNoWayBack} {
 		if errors.Is(err, class) {
 			return err
@@ -118,6 +144,7 @@ func (r *run) class(err error) error {
 	if r.rec.State.Finished() {
 		return fmt.Errorf("%w: %w", ErrNotIssued, err)
 	}
+	r.note(ctx, err)
 	return r.unfinished(err)
 }
 
@@ -128,6 +155,9 @@ func (r *run) load(ctx context.Context) error {
 		return err
 	}
 	r.vault = vault{sealer: r.sealer, job: r.job.Name}
+	if !damaged { // else what is known of that must not be lost
+		r.saved = b
+	}
 	if b == nil {
 		r.rec = &record{Version: recordVersion, Job: r.job.Name, Strategy: r.traits.Name, Key: r.traits.Key, Lineage: randomHex(16), State: StateIdle}
 		r.vault.key = []byte(randomHex(64))
@@ -142,7 +172,10 @@ func (r *run) load(ctx context.Context) error {
 	}
 	r.clock = newTimeline(r.Engine.clock, r.rec.Offset, r.rec.Latest)
 	if r.rec.State == StateStuck {
-		r.rec.State, r.rec.Resume, r.rec.Problem, r.rec.Steps = r.rec.Resume, "", "", nil
+		r.rec.State, r.rec.Resume, r.rec.Steps = r.rec.Resume, "", nil
+	}
+	if !r.rec.State.Finished() {
+		r.rec.Problem = "" // of the run before
 	}
 	switch {
 	case r.rec.Strategy == r.traits.Name && r.rec.Key == r.traits.Key:
@@ -313,7 +346,13 @@ func (r *run) store(ctx context.Context) error {
 			return err
 		}
 	}
-	return r.session.Save(ctx, rec.encode())
+	r.saved = nil
+	b := rec.encode()
+	if err := r.session.Save(ctx, b); err != nil {
+		return err
+	}
+	r.saved = b
+	return nil
 }
 
 // rotate begins a rotation, or goes on with one.
@@ -335,6 +374,15 @@ func (r *run) rotate(ctx context.Context) error {
 func (r *run) resume(ctx context.Context) error {
 	r.resumed = !r.rec.State.Finished()
 	return r.onward(ctx)
+}
+
+// goOn goes on with a rotation, if one is under way that may have sent
+// something.
+func (r *run) goOn(ctx context.Context) error {
+	if r.rec.State == StatePlanned {
+		return nil
+	}
+	return r.resume(ctx)
 }
 
 // onward goes on the way that the rotation was last sent.
@@ -472,8 +520,23 @@ func (r *run) stuck(ctx context.Context, cause error, steps ...string) error {
 
 // unfinished ends a run that can go on later.
 func (r *run) unfinished(cause error) error {
-	return fmt.Errorf("%w (%s, in %s): %w", ErrUnfinished, r.job.Name, r.rec.State, cause)
+	return &unfinishedError{job: r.job.Name, state: r.rec.State, cause: cause}
 }
+
+// unfinishedError is a run that ended with a rotation under way.
+type unfinishedError struct {
+	job   string
+	state State
+	cause error
+
+	waitedOut error // the failure that it was waiting after, if it was interrupted there
+}
+
+func (e *unfinishedError) Error() string {
+	return fmt.Sprintf("%v (%s, in %s): %v", ErrUnfinished, e.job, e.state, e.cause)
+}
+
+func (e *unfinishedError) Unwrap() []error { return []error{ErrUnfinished, e.cause} }
 
 // Waits between two tries of a step.
 const (
@@ -490,7 +553,7 @@ func (r *run) sleep(ctx context.Context, d time.Duration, why string, cause erro
 	}
 	r.observe(Waiting{r.job.Name, r.rec.Operation, r.rec.State, d, why})
 	if err := r.clock.sleepUntil(ctx, r.clock.atLeast().Add(d), r.askTime); err != nil {
-		return r.unfinished(err)
+		return &unfinishedError{job: r.job.Name, state: r.rec.State, cause: err, waitedOut: cause}
 	}
 	return nil
 }

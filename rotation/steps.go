@@ -157,10 +157,10 @@ func (r *run) budget() ([]SinkBudget, error) {
 		case r.traits.Overlap == 0:
 		case t.UntilRestart && r.job.Acknowledge == nil:
 			return nil, refuse(ReasonBudget, b.Sink+" is read when its readers start, so that nobody knows when the old token can go",
-				"give the job an Acknowledge that says when they have restarted")
+				"give the job an acknowledgement (Acknowledge) that says when they have restarted")
 		case !t.UntilRestart && r.traits.Overlap > 0 && b.Needs > r.traits.Overlap:
 			return nil, refuse(ReasonBudget, fmt.Sprintf("%s needs %s, and the provider's overlap lasts %s", b.Sink, b.Needs, r.traits.Overlap),
-				"use a strategy whose overlap lasts as long as need be, such as RicloudPaired")
+				"use a strategy whose overlap lasts as long as need be, such as ricloud-paired (RicloudPaired)")
 		}
 		if r.traits.Overlap > 0 {
 			b.Has = r.traits.Overlap
@@ -178,7 +178,7 @@ func (r *run) issue(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := errors.Join(ctx.Err(), r.trySealing(ctx)); err != nil {
+	if err := errors.Join(ctx.Err(), trySealing(ctx, r.sealer, r.job.Name)); err != nil {
 		return r.giveUp(ctx, err)
 	}
 	r.rec.Attempts++
@@ -211,14 +211,14 @@ func (r *run) issue(ctx context.Context) error {
 }
 
 // trySealing makes sure that the new token can be sealed when it comes.
-func (r *run) trySealing(ctx context.Context) error {
-	probe := keywright.NewSecret(randomHex(32))
-	sealed, err := r.vault.seal(ctx, probe)
+func trySealing(ctx context.Context, sealer Sealer, job string) error {
+	probe := []byte(randomHex(32))
+	sealed, err := sealer.Seal(ctx, probe, job)
 	if err != nil {
 		return err
 	}
-	opened, err := r.sealer.Open(ctx, sealed, r.job.Name)
-	if err == nil && string(opened) != probe.Reveal() {
+	opened, err := sealer.Open(ctx, sealed, job)
+	if err == nil && string(opened) != string(probe) {
 		err = fmt.Errorf("%w: the sealer does not open what it has sealed", ErrJournal)
 	}
 	return err
@@ -459,7 +459,11 @@ func (r *run) deliverAll(ctx context.Context, from, to keywright.Secret) error {
 	if r.traits.Overlap != 0 {
 		steps = append([]string{"the old token and the new one are both accepted meanwhile"}, steps...)
 	}
-	return r.stuck(ctx, errors.Join(causes...), steps...)
+	cause := causes[0]
+	for _, c := range causes[1:] {
+		cause = fmt.Errorf("%w; %w", cause, c)
+	}
+	return r.stuck(ctx, cause, steps...)
 }
 
 // sameSinks makes sure that the job has the sinks that the rotation began with:
@@ -626,7 +630,10 @@ func (r *run) waitForReaders(ctx context.Context) error {
 			if ctx.Err() != nil || !passing(err) {
 				return r.unfinished(err)
 			}
-			if err := r.sleep(ctx, wait, why, nil); err != nil {
+			if errors.Is(err, ErrNotReady) {
+				err = nil // no failure
+			}
+			if err := r.sleep(ctx, wait, why, err); err != nil {
 				return err
 			}
 		}
