@@ -10,6 +10,7 @@ import (
 	"iter"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -37,15 +38,16 @@ func (f *File) Open(opts ...rotation.Option) (*rotation.Engine, error) {
 func (f *File) JournalDir() string { return f.resolve(cmp.Or(f.Journal, ".keywright")) }
 
 // RicloudClient returns the client for ricloud that all jobs share; it is made
-// when it is first needed.
+// when it is first needed, and if that fails, when it is needed again.
 func (f *File) RicloudClient() (*keywright.Ricloud, error) { return f.ricloud() }
 
 // AceDataClient returns the client for Ace Data Cloud that all jobs share; it
-// is made when it is first needed.
+// is made when it is first needed, and if that fails, when it is needed again.
 func (f *File) AceDataClient() (*keywright.AceData, error) { return f.acedata() }
 
 // Job returns the job of that name. The error is an [*UnknownJobError], or an
-// [*Error] if something that the file refers to is not there, such as a token.
+// [*Error] if something that the file refers to is not there, such as a token
+// or a command.
 func (f *File) Job(name string) (rotation.Job, error) {
 	i, ok := f.index[name]
 	if !ok {
@@ -77,31 +79,37 @@ func (f *File) All() iter.Seq2[rotation.Job, error] {
 
 // job makes a job.
 func (f *File) job(i int) (rotation.Job, error) {
-	j, at := &f.Jobs[i], []string{"jobs", strconv.Itoa(i)}
+	j, at := &f.Jobs[i], "jobs["+strconv.Itoa(i)+"]."
 	strategy, err := f.strategy(j)
 	if err != nil {
-		return rotation.Job{}, f.fail(err, append(at, "strategy")...)
+		return rotation.Job{}, f.fail(err, j.mark, at+"strategy")
 	}
 	job := rotation.Job{Name: j.Name, Strategy: strategy, Policy: j.Policy.over(f.Policy)}
 	for n := range j.Sinks {
-		s, err := f.sink(&j.Sinks[n])
+		s, err := f.sink(&j.Sinks[n], at+"sinks["+strconv.Itoa(n)+"]")
 		if err != nil {
-			return rotation.Job{}, f.fail(err, append(at, "sinks", strconv.Itoa(n))...)
+			return rotation.Job{}, err
 		}
 		job.Sinks = append(job.Sinks, s)
 	}
 	if v := j.Verify; v != nil {
+		if err := f.lookUp(v.Command, v.argv, at+"verify.command"); err != nil {
+			return rotation.Job{}, err
+		}
 		if job.Verify, err = f.verify(v, cmp.Or(v.Scheme, schemeOf(j.Strategy))); err != nil {
-			return rotation.Job{}, f.fail(err, append(at, "verify")...)
+			return rotation.Job{}, f.fail(err, v.mark, at+"verify")
 		}
 	}
 	if c := j.Acknowledge; c != nil {
+		if err := f.lookUp(c.Command, c.argv, at+"acknowledge.command"); err != nil {
+			return rotation.Job{}, err
+		}
 		job.Acknowledge = f.acknowledge(c)
 	}
 	if e := j.Escrow; e != nil {
-		s, err := f.sink(e)
+		s, err := f.sink(e, at+"escrow")
 		if err != nil {
-			return rotation.Job{}, f.fail(err, append(at, "escrow")...)
+			return rotation.Job{}, err
 		}
 		job.Escrow = escrow(s)
 	}
@@ -109,10 +117,30 @@ func (f *File) job(i int) (rotation.Job, error) {
 }
 
 // fail is something that a job needs and that is not there.
-func (f *File) fail(err error, at ...string) error {
-	where, _, n := f.doc.locate(at)
-	return &Error{Path: f.Path, Problems: []Problem{{Line: n.Line, Column: n.Column, Where: where, Reason: err.Error(), Err: err}}}
+func (f *File) fail(err error, m mark, where string) error {
+	return &Error{Path: f.Path, Problems: []Problem{{Line: m.line, Column: m.column, Where: where, Reason: err.Error(), Err: err}}}
 }
+
+// lookUp returns an error for a command that cannot be run, before there is a
+// token that waits for it. No command is none that is missing.
+func (f *File) lookUp(command []string, m mark, where string) error {
+	if len(command) == 0 {
+		return nil
+	}
+	if _, err := exec.LookPath(f.argv(command)[0]); err != nil {
+		return f.fail(&commandError{err}, m, where)
+	}
+	return nil
+}
+
+// commandError is a command that cannot be run.
+type commandError struct{ err error }
+
+// Error returns one line, without the command.
+func (e *commandError) Error() string { return "the command is not there or not executable" }
+
+// Unwrap returns the cause.
+func (e *commandError) Unwrap() error { return e.err }
 
 func (f *File) strategy(j *Job) (rotation.Strategy, error) {
 	switch j.Strategy {
@@ -191,8 +219,8 @@ func (p Policy) over(all Policy) rotation.Policy {
 func (f *File) newRicloud() (*keywright.Ricloud, error) {
 	r := &f.Ricloud
 	opts := f.clientOptions(r.URL, r.TokenFile, r.TokenEnv, r.Timeout, r.Retries)
-	if r.ConfigFile != "" {
-		opts = append(opts, keywright.WithConfigFile(f.resolve(r.ConfigFile)))
+	if r.ConfigFile != "" { // the file's word goes before the environment's
+		opts = append(opts, keywright.WithConfigFile(f.resolve(r.ConfigFile)), keywright.WithoutEnvironment())
 	}
 	return keywright.NewRicloud(append(opts, f.options...)...)
 }
@@ -248,21 +276,37 @@ func (f *File) argv(command []string) []string {
 	return append([]string{f.resolve(command[0])}, command[1:]...)
 }
 
-// sink makes a sink.
-func (f *File) sink(s *Sink) (sink.Sink, error) {
+// sink makes the sink that is at a place.
+func (f *File) sink(s *Sink, where string) (sink.Sink, error) {
+	if err := f.lookUp(s.Command, s.argv, where+".command"); err != nil {
+		return nil, err
+	}
+	made, err := f.makeSink(s)
+	if err != nil {
+		return nil, f.fail(err, s.mark, where)
+	}
+	return made, nil
+}
+
+func (f *File) makeSink(s *Sink) (sink.Sink, error) {
 	if s.Type == "kubernetes" && s.Address == "" {
 		cfg, err := sink.InCluster(s.Namespace, s.Name, s.Key)
 		if err != nil {
 			return nil, err
 		}
-		cfg.Lag, cfg.UntilRestart = s.Lag.or(0), s.UntilRestart
-		return sink.KubernetesSecret(cfg)
+		return s.kubernetes(cfg)
 	}
 	client, err := f.httpClient(s.CAFile)
 	if err != nil {
 		return nil, err
 	}
 	return f.sinkWith(s, client)
+}
+
+// kubernetes makes a sink that is reached as cfg says.
+func (s *Sink) kubernetes(cfg sink.KubernetesConfig) (sink.Sink, error) {
+	cfg.Lag, cfg.UntilRestart = s.Lag.or(0), s.UntilRestart
+	return sink.KubernetesSecret(cfg)
 }
 
 // sinkWith makes a sink, of Kubernetes with its address, and reads nothing.
@@ -289,15 +333,20 @@ func (f *File) sinkWith(s *Sink, client *http.Client) (sink.Sink, error) {
 			Token: f.token(s.TokenFile, s.TokenEnv), HTTPClient: client, Lag: s.Lag.or(0),
 		})
 	case "kubernetes":
-		return sink.KubernetesSecret(sink.KubernetesConfig{
+		return s.kubernetes(sink.KubernetesConfig{
 			Address: s.Address, Namespace: s.Namespace, Name: s.Name, Key: s.Key,
-			Token: f.token(s.TokenFile, s.TokenEnv), HTTPClient: client, Lag: s.Lag.or(0), UntilRestart: s.UntilRestart,
+			Token: f.token(s.TokenFile, s.TokenEnv), HTTPClient: client,
 		})
 	}
 	return sink.GitHubActionsSecret(sink.GitHubConfig{
 		Address: s.Address, Owner: s.Owner, Repo: s.Repo, Environment: s.Environment, Name: s.Name,
 		Token: f.token(s.TokenFile, s.TokenEnv), HTTPClient: client, Lag: s.Lag.or(0),
 	})
+}
+
+// isFile reports whether a sink is a file or a part of one.
+func (s *Sink) isFile() bool {
+	return s.Type == "file" || s.Type == "dotenv" || s.Type == "ini" || s.Type == "json"
 }
 
 func (s *Sink) fileOptions() []sink.FileOption {
@@ -351,7 +400,8 @@ func transport(roots *x509.CertPool) http.RoundTripper {
 
 const escrowFor = time.Minute
 
-// escrow makes a job's Escrow of a sink.
+// escrow makes a job's Escrow of a sink. It does not replace what is there: that
+// may be the only copy of another token.
 func escrow(s sink.Sink) func(context.Context, keywright.Secret) error {
 	return func(ctx context.Context, token keywright.Secret) error {
 		ctx, cancel := context.WithTimeout(ctx, escrowFor)
@@ -359,6 +409,13 @@ func escrow(s sink.Sink) func(context.Context, keywright.Secret) error {
 		now, err := s.Read(ctx)
 		if err != nil {
 			return err
+		}
+		taken := now.Version != "" // as much as can be known
+		if s.Traits().Readable {
+			taken = !now.Token.IsZero() && !now.Token.Equal(token)
+		}
+		if taken {
+			return &hookError{"escrow", s.Name() + " holds something already, which is not replaced; move it away", sink.ErrConflict}
 		}
 		if err := s.CompareAndWrite(ctx, now, token); err != nil {
 			return err

@@ -26,6 +26,7 @@ type document struct {
 	value    any        // what root says, for the schema
 	nodes    int        // read so far
 	problems []Problem
+	bad      map[string]bool // parts that had problems when it was decoded: "policy", "jobs[0]"
 }
 
 // readDocument reads b as far as YAML goes.
@@ -41,23 +42,10 @@ func readDocument(b []byte) *document {
 		d.problems = append(d.problems, Problem{Line: line, Reason: "is not UTF-8 text; save the file as UTF-8"})
 		return d
 	}
-	dec := yaml.NewDecoder(bytes.NewReader(b))
-	var doc, more yaml.Node
-	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
-		d.add(nil, "", "is empty")
-		return d
-	} else if err != nil {
-		d.problems = append(d.problems, yamlProblem(err))
+	root := d.parse(b)
+	if root == nil {
 		return d
 	}
-	if err := dec.Decode(&more); err == nil {
-		d.add(&more, "", "is a second document; a file has one")
-		return d
-	} else if !errors.Is(err, io.EOF) {
-		d.problems = append(d.problems, yamlProblem(err))
-		return d
-	}
-	root := doc.Content[0]
 	if root.Kind == yaml.ScalarNode && plainNull(root) {
 		d.add(nil, "", "is empty")
 		return d
@@ -68,6 +56,30 @@ func readDocument(b []byte) *document {
 		d.add(nil, "", "has more than "+strconv.Itoa(maxNodes)+" values")
 	}
 	return d
+}
+
+// parse returns the value of the one document in b, or notes why there is none.
+func (d *document) parse(b []byte) *yaml.Node {
+	if json.Valid(b) {
+		return readJSON(b)
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(b))
+	var doc, more yaml.Node
+	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
+		d.add(nil, "", "is empty")
+		return nil
+	} else if err != nil {
+		d.problems = append(d.problems, yamlProblem(err))
+		return nil
+	}
+	if err := dec.Decode(&more); err == nil {
+		d.add(&more, "", "is a second document; a file has one")
+		return nil
+	} else if !errors.Is(err, io.EOF) {
+		d.problems = append(d.problems, yamlProblem(err))
+		return nil
+	}
+	return doc.Content[0]
 }
 
 // invalid returns where b stops being text, or -1.
@@ -231,6 +243,9 @@ func (d *document) read(n *yaml.Node, at []string) any {
 		}
 		return list
 	}
+	if strings.ContainsRune(n.Value, utf8.RuneError) { // in JSON, half of a character that is written as two \u
+		return d.refuse(n, "has a character that was lost (U+FFFD)", at)
+	}
 	v, ok := scalar(n)
 	if !ok {
 		return d.refuse(n, "is a number that is out of range", at)
@@ -348,15 +363,15 @@ func (d *document) pruned() *yaml.Node {
 	if root.Kind != yaml.MappingNode {
 		return &root
 	}
-	bad := make(map[string]bool)
+	d.bad = make(map[string]bool)
 	for _, p := range d.problems {
 		part, _, _ := strings.Cut(p.Where, ".")
-		bad[part] = true
+		d.bad[part] = true
 	}
 	seen := make(map[string]bool)
 	for i := 0; i+1 < len(d.root.Content); i += 2 {
 		k, v := d.root.Content[i], d.root.Content[i+1]
-		if bad[k.Value] || seen[k.Value] || !plain(k.Value) {
+		if d.bad[k.Value] || seen[k.Value] || !plain(k.Value) {
 			continue
 		}
 		seen[k.Value] = true
@@ -364,7 +379,7 @@ func (d *document) pruned() *yaml.Node {
 			jobs := *v
 			jobs.Content = slices.Clone(v.Content)
 			for i := range jobs.Content {
-				if bad["jobs["+strconv.Itoa(i)+"]"] {
+				if d.bad["jobs["+strconv.Itoa(i)+"]"] {
 					jobs.Content[i] = &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
 				}
 			}

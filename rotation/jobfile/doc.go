@@ -25,7 +25,7 @@
 //	seal_key: {file: /mnt/keys/seal.key}  # or {env: SEAL_KEY}
 //	ricloud:                       # what is left out is found as NewRicloud does
 //	  url: https://ricloud-api.reincubate.com
-//	  config_file: ricloud.ini
+//	  config_file: ricloud.ini     # and nothing from the environment
 //	  token_file: ricloud.token    # or token_env: RICLOUD_TOKEN
 //	  timeout: 30s
 //	  retries: 2
@@ -38,7 +38,18 @@
 //
 // Relative paths are relative to the directory of the file, and so is a command
 // with a slash in it; "~" and variables are not expanded. Times are those of
-// Go, such as 90s and 1h30m, or whole days, such as 30d.
+// Go, such as 90s and 1h30m, or whole days, such as 30d; where none of it would
+// make no sense, 0s is refused. settle_time must be at least twice the timeout.
+//
+// What the file says of ricloud goes before config_file, and that before the
+// defaults; without config_file, the environment and ~/.ricloud.ini are looked
+// at, as for any program that uses keywright.
+//
+// The file must belong to us or to root, and others must not be able to write
+// to it or to its directory: it names commands that get tokens. If its path is
+// a symbolic link, as in a ConfigMap of Kubernetes, paths are relative to the
+// directory of the link, and journal must be there and absolute: else one file
+// could have two journals.
 //
 // # Jobs
 //
@@ -67,13 +78,23 @@
 //	acknowledge:                   # whether all readers have it; exit code 75: not yet
 //	  command: [./restarted, billing]
 //	  timeout: 1m
-//	escrow: {type: file, path: /mnt/other/escrow}  # a sink for when the journal is full
+//	escrow: {type: file, path: /mnt/other/escrow}  # for when the journal is full; see below
 //	policy: {max_wait: 0s}         # goes before that of the file
 //
 // verify may be a command too: {command: [./works]}; exit code 0 says that the
 // token works, 1 that it does not. Commands get the token and a newline on
 // standard input, as [sink.Exec] gives it to them, and of the environment PATH,
-// HOME, LANG, and what env names.
+// HOME, LANG, and what env names. One that is not there is an error of
+// [File.Job], not of a rotation that has begun.
+//
+// The escrow is a sink that holds nothing. If it holds another token, which may
+// be the only copy, that is not replaced: the escrow fails, and the new token is
+// in the [rotation.UnsavedError] alone, to be kept by whoever gets that. Only a
+// command can be the escrow of several jobs, and must keep their tokens apart.
+//
+// No key or credential can be in two jobs, nor can a sink or an escrow, but for
+// commands: one job would retire the token of the other. Paths of files are
+// compared with the links in their directories resolved.
 //
 // # Sinks
 //
@@ -99,12 +120,13 @@
 // The file is one YAML document, or JSON, of at most 4 MiB. Plain words are
 // read as YAML 1.2 does: yes and on are text, and only what is a number in JSON
 // is one, so that mode: 0600 is the mode "0600". Anchors, aliases, merge keys,
-// tags, fields that are there twice, and unknown fields are refused.
-// keywright.schema.json, which [Schema] returns, describes it to editors.
+// tags, fields that are there twice, and unknown fields are refused. What is
+// valid JSON is read as JSON. keywright.schema.json, which [Schema] returns,
+// describes it to editors.
 //
 // # Errors
 //
-// [Load] tells all that is wrong with a file in one [*Error], a line for each
-// problem, with the line of the file that it is in. It shows no values, but for
-// plain words where one of a few is expected.
+// [Load] tells all that is wrong with the text of a file in one [*Error], a line
+// for each problem, with the line of the file that it is in. It shows no values,
+// but for plain words where one of a few is expected.
 package jobfile

@@ -26,6 +26,9 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add(paired("  escrow: {type: kubernetes, name: a, key: b}\n  policy: {max_wait: never}"), uint(1000))
 	f.Add(paired("  verify: {url: 'https://a/%zz'}"), uint(20))
+	for _, s := range []string{`"\/"`, `{"journal": "\ud83d\ude00", "jobs"` + "\n: [[], {}, null, -1.5e3, true]}", `{"version": 1, "version": 1}`, `["\ud83d"]`} {
+		f.Add(s, uint(1000))
+	}
 	f.Fuzz(func(t *testing.T, text string, at uint) {
 		if at < uint(len(text)) { // a secret, in any place
 			text = text[:at] + canary + text[at:]

@@ -4,10 +4,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,7 +46,7 @@ type File struct {
 	// Jobs are the jobs, in the order of the file.
 	Jobs []Job `yaml:"jobs"`
 
-	doc     *document
+	doc     *document      // while it is checked
 	dir     string         // what paths are relative to
 	index   map[string]int // of the jobs, by name
 	options []keywright.Option
@@ -70,7 +67,7 @@ type SealKey struct {
 type Ricloud struct {
 	// URL is the base URL.
 	URL string `yaml:"url"`
-	// ConfigFile is read in place of ~/.ricloud.ini.
+	// ConfigFile is read in place of ~/.ricloud.ini and the environment.
 	ConfigFile string `yaml:"config_file"`
 	// TokenFile is the path of a file with the token.
 	TokenFile string `yaml:"token_file"`
@@ -145,7 +142,12 @@ type Job struct {
 	Escrow *Sink `yaml:"escrow"`
 	// Policy goes before that of the file.
 	Policy Policy `yaml:"policy"`
+
+	mark mark // of Strategy
 }
+
+// mark is where in the file something is, for errors.
+type mark struct{ line, column int }
 
 // Sink is a place that a token goes to. Which fields it has depends on Type.
 type Sink struct {
@@ -196,6 +198,8 @@ type Sink struct {
 	TokenEnv string `yaml:"token_env"`
 	// CAFile has the authorities to trust in place of the system's.
 	CAFile string `yaml:"ca_file"`
+
+	mark, argv mark // of all of it, and of Command
 }
 
 // Verify is how it is found out whether a token works: by a request to URL, or
@@ -218,6 +222,8 @@ type Verify struct {
 	Env []string `yaml:"env"`
 	// Timeout bounds one look; 30 seconds.
 	Timeout *Duration `yaml:"timeout"`
+
+	mark, argv mark // of all of it, and of Command
 }
 
 // Command is a command that gets the token on its standard input.
@@ -228,6 +234,8 @@ type Command struct {
 	Env []string `yaml:"env"`
 	// Timeout bounds one run; 1 minute.
 	Timeout *Duration `yaml:"timeout"`
+
+	argv mark // of Command
 }
 
 // Policy is how long to wait for what; see rotation.Policy. What is nil is as
@@ -297,43 +305,22 @@ func WithClientOptions(opts ...keywright.Option) Option {
 }
 
 // Load reads and checks the job file at path. Paths in it are relative to its
-// directory. It makes no client and sends nothing. What is wrong with the file
-// is an [*Error].
+// directory, and if path is a symbolic link, to that of the link. It makes no
+// client and sends nothing. What is wrong with the file is an [*Error].
 func Load(path string, opts ...Option) (*File, error) {
-	b, err := read(path)
+	b, link, err := read(path)
 	if err != nil {
 		return nil, err
 	}
-	return Parse(path, b, opts...)
-}
-
-// read returns what is in the file at path.
-func read(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("jobfile: %w", err)
-	}
-	if !info.Mode().IsRegular() { // a pipe could take for ever
-		return nil, broken(path, "is not a regular file")
-	}
-	if runtime.GOOS != "windows" && info.Mode().Perm()&0o002 != 0 { // it names commands that get tokens
-		return nil, broken(path, "everybody may write to it; run: chmod o-w")
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("jobfile: %w", err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxSize+1))
-	if err != nil {
-		return nil, fmt.Errorf("jobfile: %w", err)
-	}
-	return b, nil
+	return parse(path, b, link, opts)
 }
 
 // Parse is [Load] for a file that was read already. Nothing is read at path,
 // which says in errors what is meant, and what paths are relative to.
-func Parse(path string, b []byte, opts ...Option) (*File, error) {
+func Parse(path string, b []byte, opts ...Option) (*File, error) { return parse(path, b, false, opts) }
+
+// parse is Parse of a file that may be behind a symbolic link.
+func parse(path string, b []byte, link bool, opts []Option) (*File, error) {
 	dir, err := filepath.Abs(filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("jobfile: %w", err)
@@ -346,16 +333,65 @@ func Parse(path string, b []byte, opts ...Option) (*File, error) {
 	if doc.root != nil && len(doc.problems) < maxProblems {
 		doc.decode(f)
 		f.check()
+		if link && !filepath.IsAbs(f.Journal) && !doc.bad["journal"] {
+			doc.add(nil, "", "is a symbolic link; say where the journal is, with journal: and an absolute path")
+		}
 	}
 	if err := doc.err(path); err != nil {
 		return nil, err
 	}
+	f.setMarks()
+	f.doc = nil // much larger than f
 	for _, o := range opts {
 		if o != nil {
 			o.applyFile(f)
 		}
 	}
-	f.ricloud = sync.OnceValues(f.newRicloud)
-	f.acedata = sync.OnceValues(f.newAceData)
+	f.ricloud = untilMade(f.newRicloud)
+	f.acedata = untilMade(f.newAceData)
 	return f, nil
+}
+
+// setMarks notes where the parts of jobs are that [File.Job] may complain of.
+func (f *File) setMarks() {
+	for i := range f.Jobs {
+		j := &f.Jobs[i]
+		at := func(place ...string) mark {
+			_, _, n := f.doc.locate(append([]string{"jobs", strconv.Itoa(i)}, place...))
+			return mark{n.Line, n.Column}
+		}
+		j.mark = at("strategy")
+		for n := range j.Sinks {
+			n, s := strconv.Itoa(n), &j.Sinks[n]
+			s.mark, s.argv = at("sinks", n), at("sinks", n, "command")
+		}
+		if e := j.Escrow; e != nil {
+			e.mark, e.argv = at("escrow"), at("escrow", "command")
+		}
+		if v := j.Verify; v != nil {
+			v.mark, v.argv = at("verify"), at("verify", "command")
+		}
+		if c := j.Acknowledge; c != nil {
+			c.argv = at("acknowledge", "command")
+		}
+	}
+}
+
+// untilMade calls a function until it has succeeded, and then returns the same
+// again.
+func untilMade[T any](make func() (*T, error)) func() (*T, error) {
+	var mu sync.Mutex
+	var made *T
+	return func() (*T, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if made != nil {
+			return made, nil
+		}
+		v, err := make()
+		if err == nil {
+			made = v
+		}
+		return v, err
+	}
 }

@@ -3,7 +3,6 @@ package jobfile_test
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -11,6 +10,7 @@ import (
 	"reflect"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -34,12 +34,19 @@ func stageGood(t *testing.T) (dir, path string) {
 	path = filepath.Join(dir, "keywright.yaml")
 	require.NoError(t, os.WriteFile(path, b, 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "ricloud.ini"), []byte("[api]\nmax_retries = 1\n"), 0o600))
+	for _, name := range []string{"deliver", "works", "acknowledged"} {
+		if runtime.GOOS == "windows" {
+			name += ".exe"
+		}
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), nil, 0o700))
+	}
 	return dir, path
 }
 
 func TestLoad_good(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
 	dir, path := stageGood(t)
+	t.Setenv("PATH", dir)
 	f, err := jobfile.Load(path, jobfile.WithClientOptions(keywright.WithoutEnvironment(), keywright.WithUserAgent("test/1")))
 	require.NoError(t, err)
 	in := func(name string) string { return filepath.Join(dir, name) }
@@ -132,7 +139,7 @@ func TestJob_acedata(t *testing.T) {
 		"":                                  {},
 		", cap: same":                       {Cap: rotation.CapSame},
 		", trial: 2h":                       {Trial: 2 * time.Hour},
-		", idle_for: 0s":                    {},
+		", idle_for: 1ns":                   {IdleFor: 1},
 		", cap: remaining, idle_for: never": {IdleFor: -1},
 		", cap: fixed, limit: 1e1, lifetime: 90d":                      {Cap: rotation.CapFixed, Limit: 10, Lifetime: 90 * 24 * time.Hour},
 		`, "cap": "fixed", limit: 0.5, "lifetime": '1h30m', trial: 1d`: {Cap: rotation.CapFixed, Limit: 0.5, Lifetime: 90 * time.Minute, Trial: 24 * time.Hour},
@@ -190,6 +197,9 @@ func TestLoad_forms(t *testing.T) {
 		"document mark": "---\n" + good + "...\n",
 		"JSON":          asJSON,
 		"quotes":        strings.ReplaceAll(good, "ricloud-paired", `"ricloud\u002dpaired"`),
+		"JSON, escaped": strings.NewReplacer("\"a\"", `"\u0061"`, "sinks", `s\u0069nks`, "\":", "\"\n:").Replace(asJSON),
+		"JSON, BOM":     "\ufeff" + asJSON,
+		"JSON, comment": asJSON + " # YAML",
 		"float ids":     strings.ReplaceAll(good, "[1, 2]", "[1.0, 2e0]"),
 	} {
 		f, err := jobfile.Parse("/dir/keywright.yaml", []byte(text))
@@ -223,6 +233,192 @@ jobs:
 	assert.Equal(t, []string{"chmod", "0600", "1_000", "12:30", "2026-11-22", ".inf"}, j.Sinks[1].Command)
 }
 
+// TestParse_json has what JSON can say in its own way.
+func TestParse_json(t *testing.T) {
+	t.Parallel()
+	f, err := jobfile.Parse("/dir/x.yaml", []byte(`{"version":1,"journal":"\/var\/\ud83d\ude00 \u00e9\u2028","jobs":[{"name":"null","strategy":"acedata-swap",
+	"credential":"12345678-1234-1234-1234-1234567890e1","cap":"fixed","limit":2.5e0,"policy":{"probes":2,"max_wait":"never"},
+	"sinks":[{"type":"file","path":"https:\/\/a","mode":"0600","follow_link":true},{"type":"exec","name":"true","command":["\t\b\f\r\n\"\\","1","~"],"env":[]}]}]}`))
+	require.NoError(t, err)
+	j := f.Jobs[0]
+	assert.Equal(t, "/var/😀 é\u2028", f.Journal)
+	assert.Equal(t, "null", j.Name)
+	assert.InDelta(t, 2.5, j.Limit, 0)
+	assert.Equal(t, 2, *j.Policy.Probes)
+	assert.Equal(t, jobfile.Never, *j.Policy.MaxWait)
+	assert.Equal(t, "https://a", j.Sinks[0].Path)
+	assert.True(t, j.Sinks[0].FollowLink)
+	assert.Equal(t, []string{"\t\b\f\r\n\"\\", "1", "~"}, j.Sinks[1].Command)
+}
+
+// TestParse_places tells the columns of JSON and YAML alike.
+func TestParse_places(t *testing.T) {
+	t.Parallel()
+	const text = "{\"version\": 1, \"journal\": \"é\",\n\t \"jobs\": [ {\"name\": \"ä\"}, 7 ]}"
+	places := func(text string) (out [][2]int) {
+		_, err := jobfile.Parse("x", []byte(text))
+		var bad *jobfile.Error
+		require.ErrorAs(t, err, &bad)
+		for _, p := range bad.Problems {
+			out = append(out, [2]int{p.Line, p.Column})
+		}
+		return out
+	}
+	assert.Equal(t, [][2]int{{2, 13}, {2, 13}, {2, 22}, {2, 28}}, places(text))
+	assert.Equal(t, places(text+" # YAML"), places(text))
+}
+
+// TestParse_accepted has what looks like what is refused.
+func TestParse_accepted(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{
+		"commands of one name":   paired("  acknowledge: {command: [a]}\n- {name: b, strategy: ricloud-overlap, key: 5, sinks: [{type: exec, name: x, command: [a]}], escrow: {type: exec, name: x, command: [e]}}\n- {name: c, strategy: ricloud-overlap, key: 6, sinks: [{type: exec, name: x, command: [a]}], escrow: {type: exec, name: x, command: [e]}}"),
+		"number of a credential": paired("- {name: b, strategy: ricloud-overlap, key: 12, sinks: [{type: file, path: b}]}\n- {name: c, strategy: acedata-swap, credential: 12345678-1234-1234-1234-1234567890e1, sinks: [{type: file, path: c}]}"),
+		"exactly twice":          paired("ricloud: {timeout: 10m}\npolicy: {settle_time: 20m}"),
+		"another's timeout":      paired("acedata: {timeout: 10m}"),
+		"variables of one file":  paired("  escrow: {type: dotenv, path: e, variable: A}\n- {name: b, strategy: ricloud-overlap, key: 5, sinks: [{type: file, path: b}], escrow: {type: dotenv, path: e, variable: B}}"),
+		"hyphen last":            strings.Replace(paired(""), "name: a", "name: a--all-", 1),
+	} {
+		_, err := jobfile.Parse("x.yaml", []byte(text))
+		assert.NoError(t, err, name)
+	}
+}
+
+// TestJob_zeroOverFile has a job whose zeros go before what the file says.
+func TestJob_zeroOverFile(t *testing.T) {
+	t.Parallel()
+	f, err := jobfile.Parse("x.yaml", []byte(paired("  policy: {max_wait: 0s, min_interval: 0s}\npolicy: {max_wait: 9m, min_interval: 12h}")),
+		jobfile.WithClientOptions(keywright.WithoutEnvironment(), keywright.WithToken("abcdefgh12345678")))
+	require.NoError(t, err)
+	job, err := f.Job("a")
+	require.NoError(t, err)
+	assert.Equal(t, rotation.Policy{}, job.Policy)
+}
+
+// TestJob_kubernetes has the times of Secrets.
+func TestJob_kubernetes(t *testing.T) {
+	t.Parallel()
+	f, err := jobfile.Parse("x.yaml", []byte(`
+version: 1
+ricloud: {token_env: NOT_USED}
+jobs:
+- name: a
+  strategy: ricloud-overlap
+  key: 1
+  acknowledge: {command: [go]}
+  sinks:
+  - {type: kubernetes, address: "https://k", namespace: n, name: a, key: k, token_env: T, lag: 7m}
+  - {type: kubernetes, address: "https://k", namespace: n, name: b, key: k, token_env: T, until_restart: true}
+  - {type: kubernetes, address: "https://k", namespace: n, name: c, key: k, token_env: T}
+`), jobfile.WithClientOptions(keywright.WithoutEnvironment()))
+	require.NoError(t, err)
+	job, err := f.Job("a")
+	require.NoError(t, err)
+	assert.Equal(t, []string{
+		"kubernetes https://k n/a#k 7m0s", "kubernetes https://k n/b#k until restart", "kubernetes https://k n/c#k 1m30s",
+	}, described(job.Sinks))
+}
+
+// TestParse_linkedFolders finds one file behind two paths.
+func TestParse_linkedFolders(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "real", "deep"), 0o700))
+	for link, to := range map[string]string{"link": "real", filepath.Join("real", "up"): "../other", filepath.Join("real", "file"): "target"} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+			t.Skip(err)
+		}
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "real", "target"), nil, 0o600))
+	const same, kinds = "is the same sink as jobs[0].sinks[0]", "is the file of jobs[0].sinks[0], which is of type file"
+	for _, c := range []struct{ first, second, want string }{
+		{"file, path: real/x", "dotenv, path: link/x, variable: A, lag: 1s", "jobs[0].sinks[1].path: " + kinds},
+		{"file, path: real/x", "file, path: link/x", "jobs[0].sinks[1]: " + same},
+		{"file, path: " + filepath.Join(dir, "link/deep/x"), "file, path: link/deep/../deep/x", "jobs[0].sinks[1]: " + same},
+		{"file, path: real/target", "file, path: link/file, follow_link: true", "jobs[0].sinks[1]: " + same},
+		{"file, path: real/target", "file, path: link/file", ""},   // refused when it is written to
+		{"file, path: real/none/x", "file, path: link/none/x", ""}, // not there: as text
+		{"file, path: real/up/x", "file, path: other/x", ""},       // a link to nowhere
+		{"file, path: link/x", "file, path: real/y, follow_link: true", ""},
+	} {
+		_, err := jobfile.Parse(filepath.Join(dir, "k.yaml"), []byte(head+"- name: a\n  strategy: ricloud-paired\n  keys: [1, 2]\n  sinks:\n  - {type: "+c.first+"}\n  - {type: "+c.second+"}\n"))
+		if c.want == "" {
+			assert.NoError(t, err, c)
+		} else {
+			assert.EqualError(t, err, filepath.Join(dir, "k.yaml")+":8: "+c.want, c)
+		}
+	}
+}
+
+// TestLoad_link reads a file as a ConfigMap has it: behind two links.
+func TestLoad_link(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	now := filepath.Join(dir, "..2026")
+	require.NoError(t, os.Mkdir(now, 0o755))
+	path := filepath.Join(dir, "keywright.yaml")
+	for link, to := range map[string]string{"..data": "..2026", "keywright.yaml": "..data/keywright.yaml"} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+			t.Skip(err)
+		}
+	}
+	const reason = ": is a symbolic link; say where the journal is, with journal: and an absolute path"
+	load := func(more string) (*jobfile.File, error) {
+		require.NoError(t, os.WriteFile(filepath.Join(now, "keywright.yaml"), []byte(paired(more)), 0o600))
+		return jobfile.Load(path)
+	}
+	for _, more := range []string{"", "journal: journal", "journal: ./journal"} {
+		_, err := load(more)
+		require.EqualError(t, err, path+reason)
+	}
+	_, err := load("journl: a")
+	require.EqualError(t, err, path+reason+"\n"+path+`:7: journl: unknown field; did you mean "journal"?`)
+	_, err = load("journal: ~/a")
+	require.EqualError(t, err, path+`:7: journal: want a path; "~" and variables are not expanded`)
+
+	journal := filepath.Join(dir, "journal")
+	if runtime.GOOS != "windows" { // as the kubelet makes it
+		require.NoError(t, os.Chmod(dir, 0o777))
+	}
+	f, err := load("journal: '" + journal + "'\nseal_key: {file: seal.key}")
+	require.NoError(t, err)
+	assert.Equal(t, journal, f.JournalDir())
+	engine, err := f.Open()
+	require.NoError(t, err)
+	require.NotNil(t, engine)
+
+	if runtime.GOOS != "windows" {
+		require.NoError(t, os.Chmod(now, 0o777))
+		_, err = jobfile.Load(path)
+		require.ErrorContains(t, err, path+": everybody may write to its directory; run: chmod o-w ")
+	}
+
+	// Through a folder that is a link, nothing is different.
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "a"), 0o700))
+	require.NoError(t, os.Symlink("a", filepath.Join(dir, "b")))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "a", "k.yaml"), []byte(paired("")), 0o600))
+	f, err = jobfile.Load(filepath.Join(dir, "b", "k.yaml"))
+	require.NoError(t, err)
+	assert.Equal(t, filepath.Join(dir, "b", ".keywright"), f.JournalDir())
+}
+
+// TestLoad_passing refuses files of which only this process knows.
+func TestLoad_passing(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "keywright.yaml")
+	require.NoError(t, os.WriteFile(path, []byte(paired("")), 0o600))
+	file, err := os.Open(path)
+	require.NoError(t, err)
+	defer file.Close()
+	n := strconv.Itoa(int(file.Fd()))
+	for _, path := range []string{"/dev/stdin", "/dev/fd/" + n, "/proc/self/fd/" + n, "/dev/null"} {
+		if _, err := os.Lstat(path); err == nil {
+			_, err = jobfile.Load(path)
+			assert.EqualError(t, err, path+": is not a file in a directory that stays; save it in one")
+		}
+	}
+}
+
 func TestLoad_file(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -246,22 +442,52 @@ func TestLoad_file(t *testing.T) {
 	}
 }
 
+// TestLoad_owner refuses files that somebody else may have written.
+func TestLoad_owner(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("owners and modes say nothing")
+	}
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	path := filepath.Join(dir, "keywright.yaml")
+	require.NoError(t, os.WriteFile(path, []byte(paired("")), 0o600))
+	for mode, want := range map[os.FileMode]string{
+		0o777:                 ": everybody may write to its directory; run: chmod o-w " + dir,
+		0o702:                 ": everybody may write to its directory; run: chmod o-w " + dir,
+		0o777 | os.ModeSticky: "",
+		0o775:                 "",
+	} {
+		require.NoError(t, os.Chmod(dir, mode))
+		if _, err = jobfile.Load(path); want == "" {
+			assert.NoError(t, err, mode)
+		} else {
+			assert.EqualError(t, err, path+want, mode)
+		}
+	}
+	require.NoError(t, os.Chmod(dir, 0o700))
+	require.NoError(t, os.Chmod(path, 0o664)) // others may read it
+	_, err = jobfile.Load(path)
+	require.NoError(t, err)
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a file away")
+	}
+	require.NoError(t, os.Chown(path, 1234, 1234))
+	_, err = jobfile.Load(path)
+	require.EqualError(t, err, path+": is owned by uid 1234, not by you (uid 0) or root")
+}
+
 // TestLoad_fleet reads a file of 10,000 jobs, good and bad; of fewer under the
 // race detector, which makes it slow.
 func TestLoad_fleet(t *testing.T) {
 	t.Parallel()
-	var b strings.Builder
-	b.WriteString("version: 1\nricloud: {token_env: SOME}\njobs:\n")
 	jobs := 10_000
 	if raceEnabled {
 		jobs = 1_000
 	}
-	for i := range jobs {
-		fmt.Fprintf(&b, "- name: customer-%05d\n  strategy: ricloud-paired\n  keys: [%d, %d]\n  sinks:\n  - {type: file, path: tokens/%05d}\n"+
-			"  - {type: vault, address: \"https://vault.example\", path: customers/%05d, token_file: vault.token}\n  verify: {url: https://api.example/me}\n", i, 2*i+1, 2*i+2, i, i)
-	}
+	text := fleet(jobs)
 	begun := time.Now()
-	f, err := jobfile.Parse("x.yaml", []byte(b.String()), jobfile.WithClientOptions(keywright.WithoutEnvironment()))
+	f, err := jobfile.Parse("x.yaml", []byte(text), jobfile.WithClientOptions(keywright.WithoutEnvironment()))
 	require.NoError(t, err)
 	n := 0
 	for job, err := range f.All() {
@@ -273,7 +499,7 @@ func TestLoad_fleet(t *testing.T) {
 	t.Log("read and built in", time.Since(begun))
 
 	begun = time.Now()
-	_, err = jobfile.Parse("x.yaml", []byte(strings.ReplaceAll(b.String(), "path: c", "pth: c")))
+	_, err = jobfile.Parse("x.yaml", []byte(strings.ReplaceAll(text, "path: c", "pth: c")))
 	require.Error(t, err)
 	assert.Equal(t, 51, strings.Count(err.Error(), "\n")+1)
 	assert.Regexp(t, `: [0-9]+ more problems$`, err.Error())

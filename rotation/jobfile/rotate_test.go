@@ -7,14 +7,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,6 +28,7 @@ import (
 	"github.com/keywright/keywright/keywrighttest"
 	"github.com/keywright/keywright/rotation"
 	"github.com/keywright/keywright/rotation/jobfile"
+	"github.com/keywright/keywright/rotation/sink"
 )
 
 // load writes a job file into dir and loads it, away from the environment.
@@ -282,11 +286,6 @@ func TestCommands(t *testing.T) {
 			assert.NotContains(t, err.Error(), canary)
 		}
 	}
-	job := hooked(t, "  verify: {command: [./not-there]}\n  acknowledge: {command: [keywright-is-not-there]}")
-	for _, run := range []func(context.Context, keywright.Secret) error{job.Verify, job.Acknowledge} {
-		err := run(t.Context(), keywright.NewSecret(canary))
-		require.ErrorContains(t, err, "the command is not found or may not be run")
-	}
 }
 
 var errOther = errors.New("another error")
@@ -309,19 +308,223 @@ func TestCommands_relative(t *testing.T) {
 	require.Less(t, time.Since(begun), 30*time.Second)
 }
 
+// TestJob_withoutCommand shows that a command which is not there is found out
+// before a token waits for it.
+func TestJob_withoutCommand(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "no-program"), "")
+	const cannot = "the command is not there or not executable"
+	for more, want := range map[string]string{
+		"  verify: {command: [./not-there]}":                                       "verify.command",
+		"  verify: {command: [keywright-is-not-there]}":                            "verify.command",
+		"  verify: {command: [./no-program]}":                                      "verify.command",
+		"  verify: {command: ['']}":                                                "verify.command",
+		"  verify: {command: [./.]}":                                               "verify.command",
+		"  acknowledge: {command: [no/such/thing, a]}":                             "acknowledge.command",
+		"  escrow: {type: exec, name: a, command: [./not-there]}":                  "escrow.command",
+		"  escrow: {type: exec, name: a, command: [" + self(t) + "], env: [PATH]}": "",
+	} {
+		job, err := load(t, dir, "ricloud: {token_env: NOT_USED}\n"+paired(more)).Job("a")
+		if want == "" {
+			require.NoError(t, err)
+			assert.NotNil(t, job.Escrow)
+			continue
+		}
+		require.EqualError(t, err, filepath.Join(dir, jobfile.DefaultName)+":8: jobs[0]."+want+": "+cannot)
+		var bad *jobfile.Error
+		require.ErrorAs(t, err, &bad)
+		var missing *exec.Error
+		require.ErrorAs(t, err, &missing)
+	}
+	_, err := load(t, dir, "version: 1\nricloud: {token_env: NOT_USED}\njobs:\n- name: a\n  strategy: ricloud-overlap\n  key: 1\n  sinks:\n"+
+		"  - {type: file, path: a}\n  - type: exec\n    name: a\n    command: [./not-there]\n").Job("a")
+	require.EqualError(t, err, filepath.Join(dir, jobfile.DefaultName)+":11: jobs[0].sinks[1].command: "+cannot)
+}
+
 func TestEscrow(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
+	path := filepath.Join(dir, "escrow")
 	f := load(t, dir, "ricloud: {token_env: NOT_USED}\n"+paired("  escrow: {type: file, path: escrow}"))
 	job, err := f.Job("a")
 	require.NoError(t, err)
-	for _, token := range []string{"first-token", "second-token", "second-token"} {
-		require.NoError(t, job.Escrow(t.Context(), keywright.NewSecret(token)))
-		b, err := os.ReadFile(filepath.Join(dir, "escrow"))
+	holds := func(want string) {
+		t.Helper()
+		b, err := os.ReadFile(path)
 		require.NoError(t, err)
-		assert.Equal(t, token+"\n", string(b))
+		assert.Equal(t, want, string(b))
 	}
-	require.NoError(t, os.Remove(filepath.Join(dir, "escrow")))
-	require.NoError(t, os.Mkdir(filepath.Join(dir, "escrow"), 0o700))
+	for range 2 { // the same again is no harm
+		require.NoError(t, job.Escrow(t.Context(), keywright.NewSecret(canary)))
+		holds(canary + "\n")
+	}
+	err = job.Escrow(t.Context(), keywright.NewSecret("second-token"))
+	require.ErrorIs(t, err, sink.ErrConflict)
+	require.EqualError(t, err, "jobfile: escrow: file "+path+" holds something already, which is not replaced; move it away")
+	holds(canary + "\n")
+
+	write(t, path, "\n") // nothing
+	require.NoError(t, job.Escrow(t.Context(), keywright.NewSecret("second-token")))
+	holds("second-token\n")
+	write(t, path, "two words\nand lines\n")
+	require.Error(t, job.Escrow(t.Context(), keywright.NewSecret("second-token")))
+	holds("two words\nand lines\n")
+
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, os.Mkdir(path, 0o700))
 	assert.Error(t, job.Escrow(t.Context(), keywright.NewSecret("third-token")))
+}
+
+// TestEscrow_services has escrows that cannot be read, or that lose what was
+// written.
+func TestEscrow_services(t *testing.T) {
+	t.Parallel()
+	written := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/repos/o/r/actions/secrets/TAKEN":
+			_, _ = io.WriteString(w, `{"name":"TAKEN","updated_at":"2026-11-22T00:00:00Z"}`)
+		case r.Method == http.MethodPost:
+			written++
+			_, _ = io.WriteString(w, `{"data":{"version":1}}`)
+		case written > 0: // another token than the one that was written
+			_, _ = io.WriteString(w, `{"data":{"data":{"token":"other-token"},"metadata":{"version":1}}}`)
+		default:
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = io.WriteString(w, `{"errors":[]}`)
+		}
+	}))
+	defer server.Close()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "service.token"), "abcdefgh12345678")
+	run := func(escrow string) error {
+		job, err := load(t, dir, "ricloud: {token_env: NOT_USED}\n"+paired("  escrow: {"+escrow+", address: '"+server.URL+"', token_file: service.token}")).Job("a")
+		require.NoError(t, err)
+		return job.Escrow(t.Context(), keywright.NewSecret(canary))
+	}
+	require.ErrorContains(t, run("type: github, owner: o, repo: r, name: TAKEN"), "holds something already, which is not replaced; move it away")
+	assert.Zero(t, written)
+	err := run("type: vault, path: a")
+	require.ErrorIs(t, err, sink.ErrConflict)
+	assert.ErrorContains(t, err, "confirm")
+	assert.Equal(t, 1, written)
+}
+
+// TestSinks_ca shows that services are asked with the authority of ca_file.
+func TestSinks_ca(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = io.WriteString(w, `{"errors":[]}`)
+	}))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	defer server.Close()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "ca.pem"), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})))
+	write(t, filepath.Join(dir, "service.token"), "abcdefgh12345678")
+	for _, kind := range []string{
+		"type: vault, path: a", "type: kubernetes, namespace: a, name: b, key: c", "type: github, owner: o, repo: r, name: A",
+	} {
+		read := func(ca string) error {
+			f := load(t, dir, "version: 1\nricloud: {token_env: NOT_USED}\njobs:\n- {name: a, strategy: ricloud-overlap, key: 1, sinks: [{"+
+				kind+", address: '"+server.URL+"', token_file: service.token"+ca+"}]}\n")
+			job, err := f.Job("a")
+			require.NoError(t, err)
+			_, err = job.Sinks[0].Read(t.Context())
+			return err
+		}
+		require.ErrorContains(t, read(""), "certificate", kind)
+		if err := read(", ca_file: ca.pem"); err != nil { // the service may mind the 404
+			assert.NotContains(t, err.Error(), "certificate", kind)
+		}
+	}
+}
+
+// TestClient_retries counts the attempts of a call.
+func TestClient_retries(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	defer server.Close()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "token"), "abcdefgh12345678")
+	for retries, want := range map[string]int32{"0": 1, "1": 2} {
+		asked.Store(0)
+		f := load(t, dir, "ricloud: {url: '"+server.URL+"', token_file: token, retries: "+retries+"}\n"+paired(""))
+		rc, err := f.RicloudClient()
+		require.NoError(t, err)
+		_, err = rc.Key.Retrieve(t.Context(), 1)
+		require.Error(t, err)
+		assert.Equal(t, want, asked.Load(), retries)
+		rc.CloseIdleConnections()
+	}
+}
+
+// TestClient_again makes a client when its token is there at last, and only
+// one.
+func TestClient_again(t *testing.T) {
+	const variable = "ACEDATACLOUD_PLATFORM_TOKEN"
+	t.Setenv(variable, "")
+	dir := t.TempDir()
+	path := filepath.Join(dir, jobfile.DefaultName)
+	write(t, path, "ricloud: {config_file: ricloud.ini}\n"+paired(""))
+	f, err := jobfile.Load(path)
+	require.NoError(t, err)
+	_, err = f.RicloudClient()
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	_, err = f.Job("a")
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	_, err = f.AceDataClient()
+	require.ErrorContains(t, err, variable)
+
+	write(t, filepath.Join(dir, "ricloud.ini"), "[api]\ntoken = abcdefgh12345678\n")
+	t.Setenv(variable, "platform-abcdefgh12345678")
+	_, err = f.Job("a")
+	require.NoError(t, err)
+	rc, err := f.RicloudClient()
+	require.NoError(t, err)
+	ac, err := f.AceDataClient()
+	require.NoError(t, err)
+
+	require.NoError(t, os.Remove(filepath.Join(dir, "ricloud.ini"))) // it is made already
+	rcAgain, err := f.RicloudClient()
+	require.NoError(t, err)
+	assert.Same(t, rc, rcAgain)
+	acAgain, err := f.AceDataClient()
+	require.NoError(t, err)
+	assert.Same(t, ac, acAgain)
+}
+
+// TestClient_configFile shows that what the file says goes before the
+// environment.
+func TestClient_configFile(t *testing.T) {
+	named, own := keywrighttest.StartRicloud(t), keywrighttest.StartRicloud(t)
+	named.AddKeys(1)
+	own.AddKeys(1)
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "ricloud.ini"), "[api]\nurl = "+named.URL()+"\ntoken = "+named.Token()+"\n")
+	write(t, filepath.Join(dir, "own.token"), own.Token())
+	t.Setenv("RICLOUD_TOKEN", "token-of-the-environment")
+	t.Setenv("RICLOUD_URL", "https://environment.invalid")
+	t.Setenv("RICLOUD_MAX_RETRIES", "none")
+	for section, fake := range map[string]*keywrighttest.Ricloud{
+		"config_file: ricloud.ini": named,
+		"config_file: ricloud.ini, token_file: own.token, url: '" + own.URL() + "'": own,
+	} {
+		path := filepath.Join(dir, jobfile.DefaultName)
+		write(t, path, "ricloud: {"+section+"}\n"+paired(""))
+		f, err := jobfile.Load(path)
+		require.NoError(t, err)
+		rc, err := f.RicloudClient()
+		require.NoError(t, err, section)
+		_, err = rc.Key.Retrieve(t.Context(), 1)
+		require.NoError(t, err, section)
+		assert.Len(t, fake.Requests(), 1, section)
+		rc.CloseIdleConnections()
+	}
 }
