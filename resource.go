@@ -128,7 +128,9 @@ func decodeAnswer[T any, P resource[T]](cl *call, mode wire.Mode, id ident) (P, 
 	switch {
 	case got.isZero() && !id.isZero() && !secretOf(v).IsZero():
 	case got.isZero():
-		return nil, cl.decodeError(fate{}, "id", "an id", "none")
+		e := cl.decodeError(fate{}, "id", "an id", "none")
+		e.Orphan = secretOf(v)
+		return nil, e
 	case !id.isZero() && !got.same(id):
 		e := cl.decodeError(fate{}, "id", "the resource that was asked for", "another one")
 		e.Err, e.Orphan = ErrWrongResource, secretOf(v)

@@ -41,7 +41,9 @@ func NewAceData(opts ...Option) (*AceData, error) {
 		f.services[s.text("id")] = s
 		f.newApplication(s.text("id"), "Usage", "Individual", f.user.text("id"))
 	}
-	f.newToken(f.user.text("id"), object{})
+	if first := f.newToken(f.user.text("id"), object{}); f.opts.firstToken != "" {
+		first["token"] = f.opts.firstToken
+	}
 	if err := f.start(); err != nil {
 		return nil, err
 	}

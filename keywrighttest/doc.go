@@ -8,7 +8,20 @@
 //	rc, err := keywright.NewRicloud(
 //		keywright.WithBaseURL(fake.URL()), keywright.WithToken(fake.Token()))
 //
-// In a program, use [NewRicloud] or [NewAceData] and Close.
+// In a program, use [NewRicloud] or [NewAceData] and Close. They listen on a free
+// port unless [WithAddress] names one.
+//
+// # What is there at the start
+//
+// In ricloud, an organisation that is still unconfigured, and one active key
+// with the id 1, whose token [Ricloud.Token] returns. There are no configs, and
+// ids of each kind count from 1.
+//
+// In Ace Data Cloud, a user ([AceData.UserID], always the same) with one
+// platform token ([AceData.Token]) and two applications without credentials
+// ([AceData.ApplicationID], [AceData.ProxyApplicationID]).
+//
+// Tokens, and the ids of applications, are drawn anew by each fake.
 //
 // # What they do
 //

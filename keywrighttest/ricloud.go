@@ -51,7 +51,9 @@ func NewRicloud(opts ...Option) (*Ricloud, error) {
 		f.organisation["api_version"], f.organisation["type"] = "v3", "standard"
 		f.organisation["config"] = object{"publish_source_files": false}
 	}
-	f.newKey(object{})
+	if first := f.newKey(object{}); f.opts.firstToken != "" {
+		first.fields["token"] = f.opts.firstToken
+	}
 	if err := f.start(); err != nil {
 		return nil, err
 	}

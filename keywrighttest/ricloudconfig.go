@@ -1,7 +1,6 @@
 package keywrighttest
 
 import (
-	"context"
 	"maps"
 	"net/http"
 	"net/url"
@@ -155,7 +154,9 @@ func (f *Ricloud) test(config object, kind string, caller *ricloudKey) (object, 
 		f.mu.Lock()
 		task["state"], task["date_started"] = "processing", f.stamp()
 		f.mu.Unlock()
-		wait(context.Background(), f.opts.testDelay)
+		if !wait(f.ctx, f.opts.testDelay) && f.ctx.Err() != nil {
+			return // the fake was closed
+		}
 		code := f.runTest(snapshot, kind)
 		f.mu.Lock()
 		defer f.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -134,6 +135,8 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Header: r.Header.Clone(), Body: body, Scheme: scheme,
 	}
 	req.Header.Del("Authorization")
+	w, over := s.observe(w, req)
+	defer over()
 	fault := s.takeFault(op)
 	handle := func() answer {
 		a, changed := s.handler(req, id, token)
@@ -160,8 +163,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fault.perform(w, r, handle())
 	case fault.When == LateApply:
 		s.work.Go(func() {
-			wait(context.Background(), fault.Delay)
-			handle()
+			if wait(s.ctx, fault.Delay) {
+				handle()
+			}
 		})
 		fault.perform(w, r, reply(http.StatusOK, object{}))
 	default:
@@ -171,9 +175,17 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// start listens on a loopback port.
+// start listens on loopback.
 func (s *server) start() error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	text := s.opts.address
+	if port, ok := strings.CutPrefix(text, "localhost:"); ok {
+		text = "127.0.0.1:" + port
+	}
+	addr, err := netip.ParseAddrPort(text)
+	if err != nil || !addr.Addr().Unmap().IsLoopback() || addr.Addr().Zone() != "" {
+		return fmt.Errorf("keywrighttest: address %q: want one on loopback, such as 127.0.0.1:8080", s.opts.address)
+	}
+	l, err := net.Listen("tcp", addr.String())
 	if err != nil {
 		return fmt.Errorf("keywrighttest: %w", err)
 	}
@@ -193,6 +205,7 @@ func (s *server) Close() {
 	s.cancel()
 	s.mu.Unlock()
 	_ = s.http.Close()
+	_ = s.listener.Close() // a server that has not begun to serve does not know it
 	s.work.Wait()
 }
 
@@ -279,6 +292,7 @@ func number(q url.Values, name string, def int) int {
 type Option func(*options)
 
 type options struct {
+	address         string
 	clock           *Clock
 	inclusive       bool
 	deleteEmpty     bool
@@ -299,7 +313,19 @@ type options struct {
 	lag             time.Duration
 	requireWebhooks bool
 	deliveryDelays  []time.Duration
+	observer        func(r Request, status int)
+	firstToken      string
 }
+
+// WithAddress makes the fake listen on addr, such as "127.0.0.1:8080". Port 0
+// is one that is free, which is the default. The host is an IP address of
+// loopback, or localhost, which is 127.0.0.1; anything else is an error of
+// [NewRicloud] or [NewAceData], and so is an address that is in use.
+func WithAddress(addr string) Option { return func(o *options) { o.address = addr } }
+
+// WithFirstToken sets the token that is there at the start, which else is
+// random: that of ricloud's key 1, or the platform token of Ace Data's user.
+func WithFirstToken(token string) Option { return func(o *options) { o.firstToken = token } }
 
 // WithClock gives the fake a clock that the test can move.
 func WithClock(c *Clock) Option { return func(o *options) { o.clock = c } }
@@ -375,7 +401,7 @@ func WithLag(d time.Duration) Option { return func(o *options) { o.lag = d } }
 func WithWebhookRequired() Option { return func(o *options) { o.requireWebhooks = true } }
 
 func newServer(opts []Option) *server {
-	s := &server{applied: make(map[string]int)}
+	s := &server{applied: make(map[string]int), opts: options{address: "127.0.0.1:0"}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for _, o := range opts {
 		o(&s.opts)
