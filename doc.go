@@ -115,8 +115,9 @@
 //
 // Package rotation rotates a key and delivers its token to files, secret stores
 // and CI, through a journal that survives a kill at any instant; rotation/sink
-// has the places. Package webhook receives ricloud's events. Package
-// keywrighttest has both providers as servers on loopback.
+// has the places, and rotation/jobfile reads jobs from a file. Package webhook
+// receives ricloud's events. Package keywrighttest has both providers as servers
+// on loopback. The program in cmd/keywright does all this from a shell.
 //
 // # Observability
 //

@@ -32,11 +32,23 @@ func TestReadmeExamples(t *testing.T) {
 	}
 }
 
+// TestReadmeSessions checks that what the README shows of the command line is in
+// its manual, whose sessions are run when it is written.
+func TestReadmeSessions(t *testing.T) {
+	t.Parallel()
+	manual := read(t, "docs/cli.md")
+	shown := regexp.MustCompile("(?s)```console\n.*?```").FindAllString(read(t, "README.md"), -1)
+	assert.NotEmpty(t, shown)
+	for _, session := range shown {
+		assert.Contains(t, manual, session)
+	}
+}
+
 // TestReadmeNamesWhatExists checks the links and the tests that it names.
 func TestReadmeNamesWhatExists(t *testing.T) {
 	t.Parallel()
 	readme := read(t, "README.md")
-	for dir, text := range map[string]string{".": readme, "docs": read(t, "docs/rotation.md") + read(t, "docs/webhooks.md")} {
+	for dir, text := range map[string]string{".": readme, "docs": read(t, "docs/rotation.md") + read(t, "docs/webhooks.md") + read(t, "docs/cli.md")} {
 		for _, m := range regexp.MustCompile(`\]\(([^)#]+)\)`).FindAllStringSubmatch(text, -1) {
 			_, err := os.Stat(filepath.Join(dir, m[1]))
 			require.NoError(t, err)
