@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"testing"
 )
 
@@ -16,6 +18,8 @@ func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 // testMain builds the program once for all tests.
 func testMain(m *testing.M) int {
+	// Programs take over what their parent ignores, and nohup ignores this.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	dir, err := os.MkdirTemp("", "keywright-program-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
