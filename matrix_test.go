@@ -661,7 +661,7 @@ var scenarios = map[string]func(t *testing.T, op string){
 				t.Parallel()
 				w := newWorld(t, op, "")
 				srv := newH2Server(t, frame)
-				w.rc = ricloudAt(t, srv.url, w.fake.Token(), srv.client, counting(&w.sent), keywright.WithTimeout(300*time.Millisecond))
+				w.rc = ricloudAt(t, srv.url, w.fake.Token(), srv.client, counting(&w.sent), keywright.WithTimeout(time.Second))
 				err := w.do(t.Context())
 				require.Error(t, err)
 				if op == "read" || op == "delete" {
