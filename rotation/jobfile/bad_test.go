@@ -194,6 +194,7 @@ func TestParse_bad(t *testing.T) {
 		"JSON merge key": {"{\"version\": 1, \"<<\": {}, \"jobs\": [{}]}", "k.yaml:1: ?: unknown field\nk.yaml:1: jobs[0].name: is missing\nk.yaml:1: jobs[0].strategy: is missing\nk.yaml:1: jobs[0].sinks: is missing"},
 
 		// Several at once, those of the schema and the others, by line.
+		"misspelt": {head + "- name: a\n  stratgy: ricloud-paired\n  sinks: [{type: file, pth: a}]\n", "k.yaml:3: jobs[0].strategy: is missing; is it what you called \"stratgy\"?\nk.yaml:5: jobs[0].sinks[0].path: is missing; is it what you called \"pth\"?\nk.yaml:5: jobs[0].sinks[0].pth: unknown field; did you mean \"path\"?"},
 		"several": {head + "- {name: a, strategy: ricloud-paired, keys: [1, 2], sinks: [{type: dotenv, path: a, variable: A}]}\n- {name: b}\n- {name: A, strategy: ricloud-overlap, key: 3, sinks: [{type: file, path: b}]}\njournl: x\n",
 			"k.yaml:3: jobs[0].sinks[0]: its readers keep the old token until they are restarted; give it a lag if that is not so, or give the job an acknowledge\nk.yaml:4: jobs[1].strategy: is missing\nk.yaml:4: jobs[1].sinks: is missing\nk.yaml:5: jobs[2].name: is the name of jobs[0] too, in line 3\nk.yaml:6: journl: unknown field; did you mean \"journal\"?"},
 	} {

@@ -109,6 +109,6 @@ jobs:
 	fmt.Println(err)
 	// Output:
 	// keywright.yaml:5: jobs[0].strategy: is "ricloud-pair"; want ricloud-paired, ricloud-overlap, acedata-swap or acedata-in-place; did you mean "ricloud-paired"?
-	// keywright.yaml:7: jobs[0].sinks[0].path: is missing
+	// keywright.yaml:7: jobs[0].sinks[0].path: is missing; is it what you called "pth"?
 	// keywright.yaml:7: jobs[0].sinks[0].pth: unknown field; did you mean "path"?
 }

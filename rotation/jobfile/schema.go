@@ -7,11 +7,13 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/keywright/keywright/internal/spell"
 )
@@ -128,7 +130,11 @@ func (d *document) explain(s compiled, e *jsonschema.ValidationError) {
 		d.addAt(want, at...)
 	case *kind.Required:
 		for _, name := range k.Missing {
-			d.addAt("is missing", append(slices.Clone(at), name)...)
+			reason := "is missing"
+			if meant := spell.Nearest(name, d.strangers(at)); meant != "" && plain(meant) {
+				reason += "; is it what you called \"" + meant + "\"?"
+			}
+			d.addAt(reason, append(slices.Clone(at), name)...)
 		}
 	case *kind.AdditionalProperties:
 		for _, name := range slices.Sorted(slices.Values(k.Properties)) {
@@ -152,6 +158,21 @@ func (d *document) explain(s compiled, e *jsonschema.ValidationError) {
 		}
 		d.addAt("want "+want, at...)
 	}
+}
+
+// strangers returns the fields of an object whose names the schema has nowhere.
+func (d *document) strangers(at []string) []string {
+	_, _, n := d.locate(at)
+	if n == nil || n.Kind != yaml.MappingNode {
+		return nil
+	}
+	var names []string
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if name := n.Content[i].Value; !bytes.Contains(schema, []byte(strconv.Quote(name)+":")) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // unknown notes a field that does not belong where it is.
