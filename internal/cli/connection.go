@@ -177,7 +177,11 @@ func (a *app) acedata() (*keywright.AceData, error) {
 
 // explainToken adds what to do to an error that says there is no token.
 func (a *app) explainToken(err error, next ...string) error {
-	if errors.Is(err, keywright.ErrNoToken) {
+	var missing *keywright.ConfigError
+	if errors.As(err, &missing) && errors.Is(err, keywright.ErrNoToken) {
+		if _, looked, ok := strings.Cut(missing.Reason, "looked at "); ok { // without what programs do
+			err = usage("no token; looked at %s", looked)
+		}
 		return hint(err, append(next, "see what was looked at: keywright doctor")...)
 	}
 	return err

@@ -165,10 +165,9 @@ func (d *doctor) jobFile() {
 	f, err := jobfile.Load(path)
 	var bad *jobfile.Error
 	switch {
-	case err == nil && len(f.Jobs) == 1:
-		d.ok(check, "%s, with one job", path)
 	case err == nil:
-		d.ok(check, "%s, with %d jobs", path, len(f.Jobs))
+		d.ok(check, "%s, with %s", path, count(len(f.Jobs), "job"))
+		d.jobs(f)
 	case path == jobfile.DefaultName && errors.Is(err, fs.ErrNotExist):
 		d.skip(check, "there is no %s in this directory", path)
 	case errors.As(err, &bad):
@@ -179,6 +178,44 @@ func (d *doctor) jobFile() {
 		d.wrong(exitUsage, check, found, "see all that is wrong with it: keywright rotate plan")
 	default:
 		d.wrong(exitUsage, check, path+": "+plainReason(err), "correct "+envJobFile+", or unset it")
+	}
+}
+
+// maxJobs bounds how many jobs of a file are looked at.
+const maxJobs = 20
+
+// jobs looks whether the jobs of a file could be run: whether their tokens are
+// there, and, unless the network is to be left alone, what a plan would find.
+func (d *doctor) jobs(f *jobfile.File) {
+	engine, err := f.Open()
+	if err != nil {
+		d.wrong(exitUsage, "journal", trimmed(err), "correct the job file")
+		return
+	}
+	r := &rotator{a: d.a}
+	for i := range min(len(f.Jobs), maxJobs) {
+		name := f.Jobs[i].Name
+		job, err := f.Job(name)
+		if err == nil && !d.offline {
+			ctx, cancel := d.within()
+			_, err = engine.Plan(ctx, job)
+			cancel()
+		}
+		switch {
+		case err != nil:
+			code := codeOf(err)
+			if code == exitDone || code == exitInterrupted {
+				code = exitFailed
+			}
+			d.wrong(code, "job "+name, trimmed(err), "see: "+r.command("plan", name))
+		case d.offline:
+			d.skip("job "+name, "--offline")
+		default:
+			d.ok("job "+name, "could be run")
+		}
+	}
+	if more := len(f.Jobs) - maxJobs; more > 0 {
+		d.skip("other jobs", "%d more were not looked at; see: %s", more, r.command("plan", "--all"))
 	}
 }
 

@@ -75,6 +75,8 @@ type fleetRun struct {
 	results  []record
 	problems map[string]error // by job
 	underWay []string         // can be resumed
+
+	interrupted int // of those that failed
 }
 
 // runFleet rotates many keys, and prints what came of each.
@@ -106,25 +108,34 @@ func (r *rotator) runFleet(f *jobfile.File, jobs []rotation.Job, fl *fleetFlags)
 	byJob := func(a, b string) int { return order[a] - order[b] }
 	slices.SortFunc(fr.results, func(a, b record) int { return byJob(cell(a.get("job")), cell(b.get("job"))) })
 	slices.SortFunc(fr.underWay, byJob)
-	r.a.note("%d done, %d waiting, %d failed, %d not begun", total.Done, total.Waiting, total.Failed, len(jobs)-total.Done-total.Waiting-total.Failed)
+	interrupted := ""
+	if fr.interrupted > 0 {
+		interrupted = fmt.Sprintf("%d interrupted, ", fr.interrupted)
+	}
+	r.a.note("%d done, %d waiting, %d failed, %s%d not begun", total.Done, total.Waiting, total.Failed-fr.interrupted, interrupted,
+		len(jobs)-total.Done-total.Waiting-total.Failed)
 	return join(fr.failure(jobs, fl, total, err), r.a.printAll(append(slices.Clone(resultColumns), "problem"), fr.results))
 }
 
 // add takes what came of a job.
 func (fr *fleetRun) add(p rotation.Progress) {
 	result := rotation.Result{Job: p.Job}
-	if p.Result != nil && !errors.Is(p.Err, rotation.ErrRefused) { // else it is about the last rotation
+	if p.Result != nil && (p.Err == nil || !p.Result.State.Finished()) { // else it is about the last rotation
 		result = *p.Result
 	}
 	var problem any
 	if p.Err != nil {
 		problem = p.Err.Error()
+		if errors.Is(p.Err, context.Canceled) {
+			problem = "interrupted"
+			fr.interrupted++
+		}
 		fr.problems[p.Job] = fr.r.explain(p.Job, p.Err)
 	}
 	if errors.Is(p.Err, rotation.ErrUnfinished) || errors.Is(p.Err, rotation.ErrStuck) || !result.ResumeAt.IsZero() {
 		fr.underWay = append(fr.underWay, p.Job)
 	}
-	fr.results = append(fr.results, append(recorder{}.record(result), field{"problem", problem}))
+	fr.results = append(fr.results, append(recordOf(&result), field{"problem", problem}))
 }
 
 // maxReported bounds how many failures are explained, and how many jobs a hint
@@ -195,6 +206,8 @@ func (fr *fleetRun) next(fl *fleetFlags, jobs int, again []string) []string {
 	}
 	switch {
 	case len(again) == 0:
+	case len(again) == len(fr.problems) && len(fr.underWay) == 0:
+		next = append(next, "when that is mended: "+fr.r.command("run", append(which(again), fl.words()...)...))
 	case len(again) <= maxReported:
 		next = append(next, "then the rest: "+fr.r.command("run", append(again, fl.words()...)...))
 	default:
@@ -233,6 +246,8 @@ func (a *app) progress(jobs int) (show func(rotation.Progress), done func()) {
 
 func outcome(p rotation.Progress) string {
 	switch {
+	case errors.Is(p.Err, context.Canceled):
+		return "interrupted"
 	case p.Err != nil:
 		return "failed"
 	case p.Result != nil && !p.Result.ResumeAt.IsZero():

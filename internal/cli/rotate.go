@@ -234,7 +234,7 @@ keywright rotate plan`,
 	r.allFlag(c)
 	fl.define(c)
 	c.RunE = func(_ *cobra.Command, args []string) error {
-		return r.run(args, &fl, (*rotation.Engine).Rotate)
+		return r.run(args, &fl, false, (*rotation.Engine).Rotate)
 	}
 	return c
 }
@@ -248,7 +248,7 @@ and mended by you. It begins none.`,
 	}
 	r.allFlag(c)
 	c.RunE = func(_ *cobra.Command, args []string) error {
-		return r.run(args, nil, (*rotation.Engine).Resume)
+		return r.run(args, nil, true, (*rotation.Engine).Resume)
 	}
 	return c
 }
@@ -269,16 +269,22 @@ and the new one is retired. Where there is no way back it changes nothing.`,
 		if _, err := r.job(f, args[0]); err != nil {
 			return err
 		}
+		if engine, err := f.Open(); err != nil {
+			return err
+		} else if status, err := engine.Status(r.a.ctx, args[0]); err == nil && status.State.Finished() {
+			return hint(&coded{fmt.Errorf("%s: nothing is under way, and nothing can be taken back", args[0]), exitFailed},
+				"to replace the token that is in use: "+r.command("run", args[0]))
+		}
 		if err := r.a.confirm(c, "Take back the rotation of "+args[0]+"? Its new token will be refused."); err != nil {
 			return err
 		}
-		return r.run(args, nil, (*rotation.Engine).Rollback)
+		return r.run(args, nil, false, (*rotation.Engine).Rollback)
 	}
 	return c
 }
 
-// run runs the jobs that are selected.
-func (r *rotator) run(args []string, fl *fleetFlags, one func(*rotation.Engine, context.Context, rotation.Job) (*rotation.Result, error)) error {
+// run runs the jobs that are selected. goesOn says that none is begun.
+func (r *rotator) run(args []string, fl *fleetFlags, goesOn bool, one func(*rotation.Engine, context.Context, rotation.Job) (*rotation.Result, error)) error {
 	f, err := r.load()
 	if err != nil {
 		return err
@@ -303,9 +309,12 @@ func (r *rotator) run(args []string, fl *fleetFlags, one func(*rotation.Engine, 
 		if err != nil {
 			problem = join(problem, r.explain(job.Name, err))
 		}
-		if result != nil && !errors.Is(err, rotation.ErrRefused) { // else it is about the last rotation
+		if err == nil && result.State.Finished() && !result.Resumed && goesOn {
+			r.a.note("%s: nothing is under way", job.Name)
+		}
+		if result != nil && (err == nil || !result.State.Finished()) { // else it is about the last rotation
 			r.a.changed = true
-			results = append(results, recorder{}.record(result))
+			results = append(results, recordOf(result))
 			if !result.ResumeAt.IsZero() {
 				r.a.note("%s waits until %s; then run: %s", job.Name, result.ResumeAt.UTC().Format(time.RFC3339), r.command("resume", job.Name))
 			}
@@ -321,6 +330,16 @@ func (r *rotator) run(args []string, fl *fleetFlags, one func(*rotation.Engine, 
 		return problem
 	}
 	return join(problem, r.a.printOne(results[0]))
+}
+
+// recordOf returns what is printed of a result. One that is under way is not
+// finished, whenever the rotation before was.
+func recordOf(result *rotation.Result) record {
+	shown := *result
+	if !shown.State.Finished() {
+		shown.Finished = time.Time{}
+	}
+	return recorder{}.record(shown)
 }
 
 var resultColumns = []string{"job", "state", "operation", "fingerprint", "resume_at", "finished"}
@@ -349,6 +368,8 @@ func (r *rotator) explain(name string, err error) error {
 		return hint(err, "the rotation is under way; go on with: "+resume)
 	case errors.As(err, &refused) && refused.Reason == rotation.ReasonJob:
 		return &coded{err, exitUsage}
+	case errors.Is(err, rotation.ErrBusy):
+		return hint(err, "wait for it; how far it is: "+r.command("status", name))
 	case errors.Is(err, rotation.ErrJournal):
 		return hint(err, "nothing has changed")
 	case errors.Is(err, rotation.ErrNoAccess):
@@ -431,13 +452,14 @@ func (r *rotator) statusCommand() *cobra.Command {
 file. It asks no provider and waits for nobody.`,
 		Example: "keywright rotate status\nkeywright rotate status --check --quiet || alert",
 	}
+	r.allFlag(c)
 	c.Flags().BoolVar(&check, "check", false, "exit with 7 if a rotation is stuck, with 3 if one is under way")
 	c.RunE = func(_ *cobra.Command, args []string) error {
 		f, err := r.load()
 		if err != nil {
 			return err
 		}
-		r.all = len(args) == 0
+		r.all = r.all || len(args) == 0
 		names, err := r.names(f, args)
 		if err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -147,14 +148,19 @@ token.`,
 		if _, err := os.Lstat(path); err == nil && !force {
 			return usage("%s exists; use --force to replace it", path)
 		}
-		text, err := (&interview{a: r.a, path: path}).file()
+		iv := &interview{a: r.a, path: path}
+		text, err := iv.file()
 		if err != nil {
 			return err
 		}
 		if err := durable.Replace(r.a.ctx, durable.OS{}, path, []byte(text), durable.Options{}); err != nil {
 			return err
 		}
-		r.a.note("%s is written. Say what a rotation would do: %s", path, r.command("plan"))
+		r.a.note("%s is written", path)
+		if missing := iv.missing(); missing != "" {
+			r.a.note("%s is not there yet: put the token that is in use into it, such as with: %s", missing, iv.fetch(missing))
+		}
+		r.a.note("say what a rotation would do: %s", r.command("plan"))
 		return nil
 	}
 	return c
@@ -216,6 +222,26 @@ func (d draft) text() string {
 		text += sinksReadable
 	}
 	return text + "\n    sinks:\n" + cmp.Or(d.sinks, "      - type: file\n        path: sample\n")
+}
+
+// missing returns the first file for the token if it is not there.
+func (iv *interview) missing() string {
+	path := iv.tokenFile
+	if path != "" && !filepath.IsAbs(path) {
+		path = filepath.Join(filepath.Dir(iv.path), path)
+	}
+	if _, err := os.Lstat(path); path == "" || err == nil {
+		return ""
+	}
+	return path
+}
+
+// fetch returns a command that saves the token in use.
+func (iv *interview) fetch(path string) string {
+	if strings.HasPrefix(iv.strategy, "ricloud-") {
+		return "keywright ricloud key current --token-file " + quoted(path)
+	}
+	return "keywright acedata credential get ID --token-file " + quoted(path)
 }
 
 // problems returns what is wrong with a draft at a field, or anywhere.
@@ -432,6 +458,7 @@ func (iv *interview) ask(q question, field string, write func(*draft, string)) (
 		case q.optional && answer == q.byDefault:
 			return answer, nil
 		case answer == "":
+			iv.say("an answer is needed")
 			continue
 		case q.kind == aWords && strings.ContainsAny(answer, "'\"\\"):
 			iv.say("quotes are not understood here: give the command and plain words, and edit the file for more")
