@@ -57,7 +57,7 @@ var uuid = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{1
 // not repeated.
 func parseUUID[T ~string](s string) (T, error) {
 	if !uuid.MatchString(s) {
-		return "", usage("id: want a UUID, such as 1a8ad3a7-1b7e-4b87-8a2e-5f1f6dd0a3f3")
+		return "", usage("ID: want a UUID, such as 1a8ad3a7-1b7e-4b87-8a2e-5f1f6dd0a3f3")
 	}
 	return T(strings.ToLower(s)), nil
 }

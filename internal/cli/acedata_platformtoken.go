@@ -72,11 +72,16 @@ and time.`,
 		Example: "keywright acedata platform-token create --tag ci --token-file ./platform.token",
 	}
 	ps := newParams(c)
-	param(ps, &p.UserID, "user-id", "text", "make it for the user with this `ID`; for superusers", false, parseText)
+	param(ps, &p.UserID, "user-id", "text", "make it for the user with this `ID`; for superusers", true, parseText)
 	listParam(ps, &p.Tags, "tag", "add a `TAG`", false)
-	param(ps, &p.Metadata, "metadata", "json", "free data: a `JSON` object", false, parseObject)
+	ps.null["tag"] = func() { p.Tags = keywright.Null[[]string]() } // an empty one is refused all the same
+	param(ps, &p.Metadata, "metadata", "json", "free data: a `JSON` object", true, parseObject)
+	ps.defineNull("send null for `FIELD`, which means the provider's default")
 	s := a.issuing(c)
 	c.RunE = onAceData(a, func(c *cobra.Command, ad *keywright.AceData) error {
+		if err := ps.apply(); err != nil {
+			return err
+		}
 		if err := s.reserve(c); err != nil {
 			return err
 		}

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mattn/go-runewidth"
 	"github.com/spf13/cobra"
 )
 
@@ -196,28 +195,6 @@ func writeFindings(w io.Writer, findings []finding, width int, colors bool) erro
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
-}
-
-// fold breaks a text into lines of a width at its spaces. A word that is wider
-// has a line of its own; where there is next to no room nothing is broken.
-func fold(text string, width int) []string {
-	if width < 20 {
-		return []string{text}
-	}
-	var lines []string
-	line := ""
-	for _, word := range strings.Split(text, " ") {
-		switch {
-		case line == "":
-			line = word
-		case runewidth.StringWidth(line)+1+runewidth.StringWidth(word) > width:
-			lines = append(lines, line)
-			line = word
-		default:
-			line += " " + word
-		}
-	}
-	return append(lines, line)
 }
 
 // within is a context for a check of the network.

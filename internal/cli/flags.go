@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -134,10 +135,19 @@ func idVar[T numberID](f *pflag.FlagSet, dst *T, name, help string) {
 
 func parseID[T numberID](s string) (T, error) {
 	id, err := keywright.ParseID[T](s)
-	if err != nil {
-		return 0, usage("%s", strings.TrimPrefix(err.Error(), "keywright: "))
+	if wrong := (*keywright.ParamError)(nil); errors.As(err, &wrong) {
+		return 0, usage("%s", wrong.Reason)
 	}
-	return id, nil
+	return id, err
+}
+
+// argID is parseID for an argument.
+func argID[T numberID](s string) (T, error) {
+	id, err := parseID[T](s)
+	if err != nil {
+		err = usage("ID: %v", err)
+	}
+	return id, err
 }
 
 // params are the flags of a command that set parameters with three states: not

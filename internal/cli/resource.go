@@ -29,7 +29,7 @@ func onRicloud(a *app, do func(*cobra.Command, *keywright.Ricloud) error) func(*
 // ricloudWithID is onRicloud for a command whose argument is the id of something.
 func ricloudWithID[T numberID](a *app, do func(*cobra.Command, *keywright.Ricloud, T) error) func(*cobra.Command, []string) error {
 	return func(c *cobra.Command, args []string) error {
-		id, err := parseID[T](args[0])
+		id, err := argID[T](args[0])
 		if err != nil {
 			return err
 		}

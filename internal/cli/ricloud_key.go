@@ -43,7 +43,7 @@ func (a *app) keyGet() *cobra.Command {
 	}
 	s := a.saving(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
-		id, err := parseID[keywright.KeyID](args[0])
+		id, err := argID[keywright.KeyID](args[0])
 		if err != nil {
 			return err
 		}
@@ -123,7 +123,7 @@ func (a *app) keyUpdate() *cobra.Command {
 	param(ps, &p.Config, "publish-source-files", "bool", "whether source files are published: `true|false`; newer versions of the API only", true, parsePublish)
 	ps.defineNull("set `FIELD` back to the organisation's default")
 	c.RunE = func(_ *cobra.Command, args []string) error {
-		id, err := parseID[keywright.KeyID](args[0])
+		id, err := argID[keywright.KeyID](args[0])
 		if err != nil {
 			return err
 		}

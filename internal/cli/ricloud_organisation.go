@@ -33,7 +33,7 @@ func (a *app) organisationUpdate() *cobra.Command {
 	param(ps, &p.Name, "name", "text", "the organisation's display `NAME`", false, parseText)
 	param(ps, &p.StorageConfigDefault, "storage-config-default", "id", "store results of keys without their own config as the one with this `ID` says", true, parseID[keywright.StorageConfigID])
 	param(ps, &p.WebhookConfigDefault, "webhook-config-default", "id", "send events of keys without their own config as the one with this `ID` says", true, parseID[keywright.WebhookConfigID])
-	param(ps, &p.Config, "publish-source-files", "bool", "whether source files are published: `true|false`; newer versions of the API only", false, parsePublish)
+	param(ps, &p.Config, "publish-source-files", "bool", "whether source files are published: `true|false`; newer versions of the API only", true, parsePublish)
 	ps.defineNull("have no `FIELD`")
 	c.RunE = func(*cobra.Command, []string) error {
 		if err := ps.apply(); err != nil {

@@ -51,12 +51,15 @@ type storageFlags struct {
 	p           keywright.StorageConfigUpdateParams
 }
 
-func (s *storageFlags) define(c *cobra.Command) {
+// define defines the flags. Whether results get signed URLs can be null in a
+// create only: there it means the provider's default.
+func (s *storageFlags) define(c *cobra.Command, creates bool) {
 	s.params = newParams(c)
 	param(s.params, &s.p.URL, "location", "url", "store results in the bucket at `URL`: gs://bucket/path or s3://bucket/path", false, parseText)
 	textVar(c.Flags(), &s.credentials, "credentials-file", "write to the bucket with the credentials in `FILE`: a Google service-account key as JSON, or the .csv of the AWS console")
-	param(s.params, &s.p.SignedURLsEnabled, "signed-urls", "bool", "whether results get signed URLs: `true|false`", false, parseBool)
+	param(s.params, &s.p.SignedURLsEnabled, "signed-urls", "bool", "whether results get signed URLs: `true|false`", creates, parseBool)
 	param(s.params, &s.p.SignedURLsExpiry, "signed-urls-expiry", "duration", "let signed URLs expire after `DURATION`, such as 1h", true, parseDuration)
+	s.params.defineNull("send null for `FIELD`, which means the provider's default")
 }
 
 // read settles the parameters, and reads the credentials.
@@ -85,7 +88,7 @@ without their own after "keywright ricloud organisation update".
 The call is sent once. If its answer is lost, the config is looked up.`,
 		Example: "keywright ricloud storage-config create --location gs://bucket/path --credentials-file ./service-account.json",
 	}
-	s.define(c)
+	s.define(c, true)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if err := required(c, "location", "credentials-file"); err != nil {
 			return err
@@ -118,10 +121,9 @@ func (a *app) storageConfigUpdate() *cobra.Command {
 		Example: "keywright ricloud storage-config update 3 --signed-urls true --signed-urls-expiry 1h\n" +
 			"keywright ricloud storage-config update 3 --null signed-urls-expiry",
 	}
-	s.define(c)
-	s.params.defineNull("send null for `FIELD`, which means the provider's default")
+	s.define(c, false)
 	c.RunE = func(_ *cobra.Command, args []string) error {
-		id, err := parseID[keywright.StorageConfigID](args[0])
+		id, err := argID[keywright.StorageConfigID](args[0])
 		if err != nil {
 			return err
 		}

@@ -99,7 +99,7 @@ and ricloud tests it again.`,
 	}
 	param(newParams(c), &p.URL, "target", "url", "send events to `URL`, which is https and can be reached from ricloud", false, parseText)
 	c.RunE = func(c *cobra.Command, args []string) error {
-		id, err := parseID[keywright.WebhookConfigID](args[0])
+		id, err := argID[keywright.WebhookConfigID](args[0])
 		if err != nil {
 			return err
 		}

@@ -204,7 +204,7 @@ func (r *rotator) printPlans(plans []*rotation.Plan, many bool) error {
 	}
 	switch {
 	case r.a.format == formatTable:
-		return r.a.printText(printableLines(text))
+		return r.a.printText(wrapped(printableLines(text), r.a.width()))
 	case many:
 		return r.a.printAll(nil, records)
 	case len(records) == 0:

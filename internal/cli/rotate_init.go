@@ -259,7 +259,7 @@ func (iv *interview) problems(d draft, field string) ([]jobfile.Problem, error) 
 
 // say says what belongs to a question: --quiet does not keep it back.
 func (iv *interview) say(format string, args ...any) {
-	fmt.Fprintln(iv.a.err, printable(fmt.Sprintf(format, args...)))
+	fmt.Fprintln(iv.a.err, wrapped(printable(fmt.Sprintf(format, args...)), iv.a.width()))
 }
 
 // file asks until the answers make a file that can be used.

@@ -164,3 +164,40 @@ func (r record) columns() []string {
 	}
 	return names
 }
+
+// fold breaks a text into lines of a width at its spaces. A word that is wider
+// has a line of its own; where there is next to no room nothing is broken.
+func fold(text string, width int) []string {
+	if width < 20 {
+		return []string{text}
+	}
+	var lines []string
+	line := ""
+	for _, word := range strings.Split(text, " ") {
+		switch {
+		case line == "":
+			line = word
+		case runewidth.StringWidth(line)+1+runewidth.StringWidth(word) > width:
+			lines = append(lines, line)
+			line = word
+		default:
+			line += " " + word
+		}
+	}
+	return append(lines, line)
+}
+
+// wrapped breaks the lines of a text that are wider than the screen. What is
+// left of a line is indented a little more than its beginning.
+func wrapped(text string, width int) string {
+	lines := strings.Split(text, "\n")
+	for i, l := range lines {
+		if runewidth.StringWidth(l) <= width {
+			continue
+		}
+		body := strings.TrimLeft(l, " ")
+		lead := l[:len(l)-len(body)]
+		lines[i] = lead + strings.Join(fold(body, width-len(lead)-len(gap)), "\n"+lead+gap)
+	}
+	return strings.Join(lines, "\n")
+}
