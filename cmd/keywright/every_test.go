@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -26,6 +27,7 @@ var everyLines = []struct {
 	command, args string
 	away          string // what to add off a terminal
 	typed         string // answers to questions
+	columns       uint16 // of the terminal; 80
 }{
 	{command: "version"},
 	{command: "schema"},
@@ -81,7 +83,7 @@ var everyLines = []struct {
 	{command: "acedata platform-token delete", args: "$PLATFORM", away: "--yes", typed: "y\n"},
 	{command: "rotate schema"},
 	{command: "rotate init", args: "--file other.yaml", typed: "other\n1\n1 2\nfile\napp.token\n1ms\nnone\n\n"},
-	{command: "rotate plan"},
+	{command: "rotate plan", columns: 300}, // where it breaks lines depends on the directory
 	{command: "rotate run"},
 	{command: "rotate resume"},
 	{command: "rotate status"},
@@ -164,7 +166,7 @@ func TestEveryCommand(t *testing.T) {
 			if strings.HasPrefix(line.command, "mock") {
 				show = interruptedOnTerminal
 			}
-			screen, err := show(cmd, &pty.Winsize{Cols: 80, Rows: 24}, line.typed)
+			screen, err := show(cmd, &pty.Winsize{Cols: cmp.Or(line.columns, 80), Rows: 24}, line.typed)
 			e := end(t, err, screen, "")
 			everyGolden(t, s, words, e.code, "--- terminal\n"+told(line.command, screen), file+".terminal.txt")
 		}})
