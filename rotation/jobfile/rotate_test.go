@@ -249,7 +249,7 @@ func TestVerify_noAnswer(t *testing.T) {
 	require.EqualError(t, err, "jobfile: verify: no answer in time")
 	require.NoError(t, l.Close())
 
-	job = hooked(t, "  verify: {url: 'http://"+l.Addr().String()+"/'}")
+	job = hooked(t, "  verify: {url: 'http://127.0.0.1:1/'}") // where nobody listens
 	err = job.Verify(t.Context(), keywright.NewSecret(canary))
 	require.ErrorContains(t, err, "jobfile: verify: dial tcp ")
 	require.NotErrorIs(t, err, rotation.ErrNotAccepted)
