@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/keywright/keywright/internal/loopback"
 )
 
 // parseBaseURL checks an API's base URL: absolute https, or http to a
@@ -16,7 +18,7 @@ func parseBaseURL(raw string) (u *url.URL, reason string) {
 		return nil, reason
 	}
 	switch {
-	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+	case u.Scheme == "http" && !loopback.Is(u.Hostname()):
 		return nil, `scheme "http" is not allowed; use https (plain http only to a loopback host)`
 	case u.RawQuery != "" || u.ForceQuery:
 		return nil, "must not contain a query"
@@ -157,15 +159,6 @@ func nameProblem(host string) string {
 	return ""
 }
 
-// isLoopback reports whether host can only be this machine.
-func isLoopback(host string) bool {
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.Unmap().IsLoopback()
-}
-
 // webhookURLProblem names what keeps raw from being a webhook's target: the
 // provider calls it from outside, so it must be https and public. A provider
 // on loopback, such as a fake one, may call loopback.
@@ -175,7 +168,7 @@ func webhookURLProblem(raw string, loopbackProvider bool) string {
 		return reason
 	}
 	host := u.Hostname()
-	loopback := isLoopback(host)
+	loopback := loopback.Is(host)
 	if loopback && loopbackProvider {
 		return ""
 	}

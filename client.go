@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/keywright/keywright/internal/loopback"
 )
 
 // Version is the SDK's version, as sent in User-Agent.
@@ -240,7 +242,7 @@ func newClient(provider, scheme string, cfg *config, st *settings) (*client, err
 		provider: provider,
 		scheme:   scheme,
 		base:     st.baseURL,
-		loopback: isLoopback(st.baseURL.Hostname()),
+		loopback: loopback.Is(st.baseURL.Hostname()),
 		source:   st.source,
 		defaults: cfg.call,
 		header:   http.Header{"Accept": {"application/json"}, "User-Agent": {agent}},

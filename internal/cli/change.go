@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -62,7 +61,7 @@ func create[T any](a *app, next, adopt string, call func(context.Context) (*T, e
 	if !errors.Is(err, keywright.ErrOutcomeUnknown) || !errors.As(err, &lost) {
 		return v, err
 	}
-	a.note("the answer was lost: %s", strings.TrimPrefix(err.Error(), "keywright: "))
+	a.note("the answer was lost: %s", trimmed(err))
 	a.note("looking up what the provider did; this may take a minute")
 	found, lookup := lost.Recover(a.committed)
 	if found == nil {

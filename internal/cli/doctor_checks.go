@@ -263,8 +263,6 @@ type unread struct{ fs.FileInfo }
 
 func (f unread) Mode() fs.FileMode { return f.FileInfo.Mode() &^ 0o040 }
 
-func trimmed(err error) string { return strings.TrimPrefix(err.Error(), "keywright: ") }
-
 // dialReason returns why a connection was not made.
 func dialReason(err error) string {
 	var (

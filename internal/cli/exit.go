@@ -205,6 +205,13 @@ func hints(err error) []string {
 	return lines
 }
 
+// seeDoctor is what to do about a token that is not accepted.
+const seeDoctor = "see where the token comes from: keywright doctor"
+
+// trimmed returns the text of an error without the name that all lines begin
+// with.
+func trimmed(err error) string { return strings.TrimPrefix(err.Error(), "keywright: ") }
+
 // details returns what a provider's refusal says beside its message.
 func details(err error) []string {
 	var (
@@ -221,7 +228,7 @@ func details(err error) []string {
 		lines = append(lines, "try again in "+api.RetryAfter.String())
 	}
 	if errors.Is(api, keywright.ErrUnauthorized) {
-		lines = append(lines, "see where the token comes from: keywright doctor")
+		lines = append(lines, seeDoctor)
 	}
 	return lines
 }
@@ -231,11 +238,10 @@ func (a *app) textOf(err error, code int) string {
 	if err == context.Canceled {
 		return "interrupted"
 	}
-	text := err.Error()
+	text := trimmed(err)
 	if stuck := (*rotation.StuckError)(nil); errors.As(err, &stuck) { // its steps are the hints
 		text = fmt.Sprintf("%s is stuck in %s: %v", stuck.Job, stuck.State, stuck.Err)
 	}
-	text = strings.TrimPrefix(text, "keywright: ")
 	if code == exitInterrupted && a.ctx.Err() != nil {
 		text = "interrupted: " + text
 	}

@@ -38,12 +38,20 @@ func (v *value) Set(s string) error {
 // choiceVar defines a flag that takes one of some words.
 func choiceVar[T ~string](f *pflag.FlagSet, dst *T, name, short, help string, words ...T) {
 	f.VarP(&value{kind: "word", text: string(*dst), words: texts(words), set: func(s string) error {
-		if !slices.Contains(words, T(s)) {
-			return usage("want %s, got %s", alternatives(words), shown(s))
+		if err := oneOf(words, s); err != nil {
+			return err
 		}
 		*dst = T(s)
 		return nil
 	}}, name, short, help)
+}
+
+// oneOf refuses what is not one of some words.
+func oneOf[T ~string](words []T, s string) error {
+	if !slices.Contains(words, T(s)) {
+		return usage("want %s, got %s", alternatives(words), shown(s))
+	}
+	return nil
 }
 
 // alternatives joins words: "a, b or c".
@@ -105,8 +113,8 @@ func textsVar[T ~string](f *pflag.FlagSet, dst *[]T, name, help string) {
 // several times.
 func choicesVar[T ~string](f *pflag.FlagSet, dst *[]T, name, help string, words ...T) {
 	f.Var(&value{kind: "word", words: texts(words), set: func(s string) error {
-		if !slices.Contains(words, T(s)) {
-			return usage("want %s, got %s", alternatives(words), shown(s))
+		if err := oneOf(words, s); err != nil {
+			return err
 		}
 		*dst = append(*dst, T(s))
 		return nil
@@ -206,8 +214,8 @@ func listParam(p *params, dst *keywright.Opt[[]string], name, help string, nulla
 func (p *params) defineNull(help string) {
 	p.flags.Var(&value{kind: "field", words: p.nullable(), set: func(s string) error {
 		for _, name := range strings.Split(s, ",") {
-			if p.null[name] == nil {
-				return usage("want %s, got %s", alternatives(p.nullable()), shown(name))
+			if err := oneOf(p.nullable(), name); err != nil {
+				return err
 			}
 			p.given = append(p.given, name)
 		}

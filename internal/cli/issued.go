@@ -308,11 +308,8 @@ func writeSecret(f *os.File, secret keywright.Secret) error {
 // of its own, and if there is no place for one, on the terminal. It returns the
 // error that says where it is.
 func (a *app) rescue(what string, secret keywright.Secret, cause error) error {
-	if f := reserveAny(what); f != nil {
-		if err := writeSecret(f, secret); err == nil {
-			return &rescued{cause, "the secret was issued and is in " + f.Name()}
-		}
-		_ = os.Remove(f.Name())
+	if err := rescueIn(reserveAny(what), secret, cause); err != nil {
+		return err
 	}
 	if tty, err := os.OpenFile(terminalDevice, os.O_WRONLY, 0); err == nil {
 		_, err = fmt.Fprintf(tty, "The secret could not be saved anywhere. It is shown here, and nowhere else:\n%s\n", secret.Reveal())
@@ -323,6 +320,19 @@ func (a *app) rescue(what string, secret keywright.Secret, cause error) error {
 	// A secret in a log can be replaced; one that is gone has locked you out.
 	fmt.Fprintf(a.err, "keywright: the secret could not be saved anywhere, and there is no terminal; it is:\n%s\n", secret.Reveal())
 	return &rescued{cause, "the secret was issued and is above: rotate it once it is saved"}
+}
+
+// rescueIn saves a secret in a file that was reserved, and returns the error that
+// says where it is; nil if it could not be saved there.
+func rescueIn(f *os.File, secret keywright.Secret, cause error) error {
+	if f == nil {
+		return nil
+	}
+	if writeSecret(f, secret) != nil {
+		_ = os.Remove(f.Name())
+		return nil
+	}
+	return &rescued{cause, "the secret was issued and is in " + f.Name()}
 }
 
 // rescued is an error after which a secret was put somewhere else than it
@@ -380,12 +390,10 @@ func printIssued(a *app, s *issued, v any, secret keywright.Secret) error {
 	if err == nil || s.kept {
 		return err
 	}
-	if f := s.reserved; f != nil { // what was kept ready for this
-		s.reserved = nil
-		if writeSecret(f, secret) == nil {
-			return &rescued{err, "the secret was issued and is in " + f.Name()}
-		}
-		_ = os.Remove(f.Name())
+	f := s.reserved // what was kept ready for this
+	s.reserved = nil
+	if saved := rescueIn(f, secret, err); saved != nil {
+		return saved
 	}
 	return a.rescue(what, secret, err)
 }

@@ -97,23 +97,27 @@ var unlisted = map[string]string{
 	"Extra":            "extra",
 }
 
+// printedAs returns the name that a field of a struct is printed with, empty for
+// one that is not, and whether the fields inside of it take its place.
+func printedAs(f reflect.StructField) (name string, embedded bool) {
+	if !f.IsExported() {
+		return "", false
+	}
+	name, _, _ = strings.Cut(f.Tag.Get("json"), ",")
+	if name == "-" {
+		name = unlisted[f.Name]
+	}
+	return name, f.Anonymous && name == ""
+}
+
 func (rr recorder) fields(v reflect.Value) record {
 	r := record{}
 	for i := range v.NumField() {
-		f := v.Type().Field(i)
-		if !f.IsExported() {
-			continue
-		}
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		switch {
-		case f.Anonymous && name == "":
+		switch name, embedded := printedAs(v.Type().Field(i)); {
+		case embedded:
 			inner, _ := rr.value(v.Field(i)).(record)
 			r = append(r, inner...)
-			continue
-		case name == "-":
-			name = unlisted[f.Name]
-		}
-		if name != "" {
+		case name != "":
 			r = append(r, field{name, rr.value(v.Field(i))})
 		}
 	}

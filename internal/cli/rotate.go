@@ -52,13 +52,8 @@ func (r *rotator) completeJobs(c *cobra.Command, args []string, _ string) ([]cob
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	var names []cobra.Completion
-	for i := range f.Jobs {
-		if !slices.Contains(args, f.Jobs[i].Name) {
-			names = append(names, f.Jobs[i].Name)
-		}
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
+	left := slices.DeleteFunc(jobNames(f), func(name string) bool { return slices.Contains(args, name) })
+	return left, cobra.ShellCompDirectiveNoFileComp
 }
 
 // load reads the job file.
@@ -87,13 +82,19 @@ func (r *rotator) allFlag(c *cobra.Command) {
 	c.Flags().BoolVar(&r.all, "all", false, "every job in the file")
 }
 
+// jobNames returns the names of the jobs in a file.
+func jobNames(f *jobfile.File) []string {
+	names := make([]string, len(f.Jobs))
+	for i := range f.Jobs {
+		names[i] = f.Jobs[i].Name
+	}
+	return names
+}
+
 // names returns the jobs that the command line selects: those named, all with
 // --all, and the only one of a file that has no other.
 func (r *rotator) names(f *jobfile.File, args []string) ([]string, error) {
-	var every []string
-	for i := range f.Jobs {
-		every = append(every, f.Jobs[i].Name)
-	}
+	every := jobNames(f)
 	switch {
 	case r.all && len(args) > 0:
 		return nil, usage("give jobs or --all, not both")
@@ -266,7 +267,8 @@ and the new one is retired. Where there is no way back it changes nothing.`,
 		if err != nil {
 			return err
 		}
-		if _, err := r.job(f, args[0]); err != nil {
+		job, err := r.job(f, args[0])
+		if err != nil {
 			return err
 		}
 		if engine, err := f.Open(); err != nil {
@@ -278,13 +280,16 @@ and the new one is retired. Where there is no way back it changes nothing.`,
 		if err := r.a.confirm(c, "Take back the rotation of "+args[0]+"? Its new token will be refused."); err != nil {
 			return err
 		}
-		return r.run(args, nil, false, (*rotation.Engine).Rollback)
+		return r.each(f, []rotation.Job{job}, nil, false, false, (*rotation.Engine).Rollback)
 	}
 	return c
 }
 
+// oneJob is what the engine does to one job.
+type oneJob func(*rotation.Engine, context.Context, rotation.Job) (*rotation.Result, error)
+
 // run runs the jobs that are selected. goesOn says that none is begun.
-func (r *rotator) run(args []string, fl *fleetFlags, goesOn bool, one func(*rotation.Engine, context.Context, rotation.Job) (*rotation.Result, error)) error {
+func (r *rotator) run(args []string, fl *fleetFlags, goesOn bool, one oneJob) error {
 	f, err := r.load()
 	if err != nil {
 		return err
@@ -299,6 +304,11 @@ func (r *rotator) run(args []string, fl *fleetFlags, goesOn bool, one func(*rota
 		}
 		return r.runFleet(f, jobs, fl)
 	}
+	return r.each(f, jobs, problem, r.many(args), goesOn, one)
+}
+
+// each runs jobs one after another. problem is what is wrong with others.
+func (r *rotator) each(f *jobfile.File, jobs []rotation.Job, problem error, many, goesOn bool, one oneJob) error {
 	engine, err := f.Open(rotation.WithObserver(r.a.narrate()))
 	if err != nil {
 		return err
@@ -324,7 +334,7 @@ func (r *rotator) run(args []string, fl *fleetFlags, goesOn bool, one func(*rota
 		}
 	}
 	switch {
-	case r.many(args):
+	case many:
 		return join(problem, r.a.printAll(resultColumns, results))
 	case len(results) == 0:
 		return problem
@@ -373,7 +383,7 @@ func (r *rotator) explain(name string, err error) error {
 	case errors.Is(err, rotation.ErrJournal):
 		return hint(err, "nothing has changed")
 	case errors.Is(err, rotation.ErrNoAccess):
-		return hint(err, "see where the token comes from: keywright doctor")
+		return hint(err, seeDoctor)
 	}
 	return err
 }
@@ -476,8 +486,9 @@ file. It asks no provider and waits for nobody.`,
 			worst   error
 			problem error
 		)
+		known := jobNames(f)
 		for _, name := range names {
-			if len(args) > 0 && !slices.ContainsFunc(f.Jobs, func(j jobfile.Job) bool { return j.Name == name }) {
+			if len(args) > 0 && !slices.Contains(known, name) {
 				_, err := r.job(f, name) // says which name may have been meant
 				return err
 			}
@@ -510,9 +521,13 @@ func (r *rotator) renamed(f *jobfile.File, names []string) []string {
 	if err != nil {
 		return nil // the statuses will say what is wrong
 	}
+	known := make(map[string]bool, len(names))
+	for _, name := range names {
+		known[name] = true
+	}
 	var others []string
 	for _, e := range entries {
-		if e.IsDir() && !slices.Contains(names, e.Name()) {
+		if e.IsDir() && !known[e.Name()] {
 			others = append(others, e.Name())
 		}
 	}

@@ -3,7 +3,6 @@ package cli
 import (
 	"encoding/json"
 	"reflect"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -190,13 +189,8 @@ func (s schemas) fields(t reflect.Type) record {
 	out := record{}
 	for i := range t.NumField() {
 		f := t.Field(i)
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if name == "-" {
-			name = unlisted[f.Name]
-		}
-		switch {
-		case !f.IsExported():
-		case f.Anonymous && name == "":
+		switch name, embedded := printedAs(f); {
+		case embedded:
 			out = append(out, s.fields(f.Type)...)
 		case name != "":
 			out = append(out, field{name, s.of(f.Type)})

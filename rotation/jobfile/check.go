@@ -1,7 +1,6 @@
 package jobfile
 
 import (
-	"net/netip"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"github.com/keywright/keywright"
+	"github.com/keywright/keywright/internal/loopback"
 	"github.com/keywright/keywright/rotation/sink"
 )
 
@@ -285,7 +285,7 @@ func (f *File) checkVerify(v *Verify, at []string) {
 		switch {
 		case err != nil || u.Hostname() == "":
 			f.problem("is not a URL with a host", append(at, "url")...)
-		case u.Scheme == "http" && !isLoopback(u.Hostname()):
+		case u.Scheme == "http" && !loopback.Is(u.Hostname()):
 			f.problem("want https (plain http only to a loopback host)", append(at, "url")...)
 		}
 	}
@@ -295,13 +295,4 @@ func (f *File) checkVerify(v *Verify, at []string) {
 			f.problem("is among accepted too", append(at, "refused", strconv.Itoa(i))...)
 		}
 	}
-}
-
-// isLoopback reports whether host can only be this machine.
-func isLoopback(host string) bool {
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.Unmap().IsLoopback()
 }

@@ -12,7 +12,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"slices"
@@ -24,6 +23,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/keywright/keywright"
+	"github.com/keywright/keywright/internal/loopback"
 )
 
 // Limits of a request to a service.
@@ -96,7 +96,7 @@ func baseAddress(raw string) (base, reason string) {
 		return "", "must not contain user info (value not shown)"
 	case u.Hostname() == "" || strings.HasSuffix(u.Host, ":"):
 		return "", "host or port is missing"
-	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+	case u.Scheme == "http" && !loopback.Is(u.Hostname()):
 		return "", `scheme "http" is not allowed; use https (plain http only to a loopback host)`
 	case strings.Contains(raw, "?"):
 		return "", "must not contain a query"
@@ -112,15 +112,6 @@ func baseAddress(raw string) (base, reason string) {
 		}
 	}
 	return u.Scheme + "://" + strings.ToLower(u.Host) + u.EscapedPath(), ""
-}
-
-// isLoopback reports whether host can only be this machine.
-func isLoopback(host string) bool {
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.Unmap().IsLoopback()
 }
 
 // pathProblem names what keeps segments, joined by slashes, from being sent as
