@@ -1,0 +1,9 @@
+package store_test
+
+import "syscall"
+
+func mountSmall(dir string) error {
+	return syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m,mode=0700")
+}
+
+func unmount(dir string) error { return syscall.Unmount(dir, 0) }
