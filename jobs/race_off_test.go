@@ -1,0 +1,11 @@
+//go:build !race
+
+package jobs
+
+import "time"
+
+// takeover is how long a takeover on SQLite may take.
+const takeover = time.Second
+
+// many is how many keys are due at once.
+const many = 10_000

@@ -1,0 +1,11 @@
+//go:build race
+
+package jobs
+
+import "time"
+
+// takeover is longer for what is slower.
+const takeover = 5 * time.Second
+
+// many is how many keys are due at once.
+const many = 1_000
