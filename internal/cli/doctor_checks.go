@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -188,15 +189,17 @@ const maxJobs = 20
 // there, and, unless the network is to be left alone, what a plan would find.
 func (d *doctor) jobs(f *jobfile.File) {
 	engine, err := f.Open()
-	if err != nil {
+	var other *jobfile.DatabaseError
+	if err != nil && !errors.As(err, &other) {
 		d.wrong(exitUsage, "journal", trimmed(err), "correct the job file")
 		return
 	}
+	d.journal(f, other)
 	r := &rotator{a: d.a}
 	for i := range min(len(f.Jobs), maxJobs) {
 		name := f.Jobs[i].Name
 		job, err := f.Job(name)
-		if err == nil && !d.offline {
+		if err == nil && !d.offline && engine != nil {
 			ctx, cancel := d.within()
 			_, err = engine.Plan(ctx, job)
 			cancel()
@@ -208,6 +211,8 @@ func (d *doctor) jobs(f *jobfile.File) {
 				code = exitFailed
 			}
 			d.wrong(code, "job "+name, trimmed(err), "see: "+r.command("plan", name))
+		case engine == nil:
+			d.skip("job "+name, "keywright-rotator works it")
 		case d.offline:
 			d.skip("job "+name, "--offline")
 		default:
@@ -217,6 +222,34 @@ func (d *doctor) jobs(f *jobfile.File) {
 	if more := len(f.Jobs) - maxJobs; more > 0 {
 		d.skip("other jobs", "%d more were not looked at; see: %s", more, r.command("plan", "--all"))
 	}
+}
+
+// journal says where the journal of a job file is. other is why it is not in the
+// directory that it would be in, nil if it is.
+func (d *doctor) journal(f *jobfile.File, other *jobfile.DatabaseError) {
+	const check = "journal"
+	switch {
+	case other == nil:
+		d.ok(check, "in %s", inWordsOf(f, f.JournalDir()))
+	case other.Database == "":
+		d.ok(check, "in a database, which keywright-rotator works")
+	case f.Journal == "":
+		d.ok(check, "in %s, which keywright-rotator works", inWordsOf(f, other.Database))
+	default: // the file says something else
+		d.warn(check, other.Message, other.Instead)
+	}
+}
+
+// inWordsOf returns a path below a job file's directory as the path of the file
+// is written, and any other as it is.
+func inWordsOf(f *jobfile.File, path string) string {
+	dir := filepath.Dir(f.Path)
+	if abs, err := filepath.Abs(dir); err == nil {
+		if rel, err := filepath.Rel(abs, path); err == nil && filepath.IsLocal(rel) {
+			return filepath.Join(dir, rel)
+		}
+	}
+	return path
 }
 
 // checkFile looks at one config file. If it is not read, because other places

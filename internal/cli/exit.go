@@ -79,6 +79,7 @@ func codeOf(err error) int {
 		config  *keywright.ConfigError
 		file    *jobfile.Error
 		unknown *jobfile.UnknownJobError
+		other   *jobfile.DatabaseError
 	)
 	switch {
 	case err == nil:
@@ -96,7 +97,7 @@ func codeOf(err error) int {
 	case errors.Is(err, context.Canceled):
 		return exitInterrupted
 	case errors.As(err, &wrong), errors.As(err, &config), errors.As(err, &param),
-		errors.As(err, &file), errors.As(err, &unknown), errors.Is(err, rotation.ErrJournal):
+		errors.As(err, &file), errors.As(err, &unknown), errors.As(err, &other), errors.Is(err, rotation.ErrJournal):
 		return exitUsage
 	case errors.Is(err, keywright.ErrNotFound):
 		return exitNotFound
@@ -185,6 +186,8 @@ func hints(err error) []string {
 			lines = append(lines, v.next...)
 		case *rescued:
 			lines = append(lines, v.where)
+		case *jobfile.DatabaseError:
+			lines = append(lines, v.Instead)
 		case *usageError:
 			if v.next != "" {
 				lines = append(lines, v.next)
@@ -241,6 +244,9 @@ func (a *app) textOf(err error, code int) string {
 	text := trimmed(err)
 	if stuck := (*rotation.StuckError)(nil); errors.As(err, &stuck) { // its steps are the hints
 		text = fmt.Sprintf("%s is stuck in %s: %v", stuck.Job, stuck.State, stuck.Err)
+	}
+	if other := (*jobfile.DatabaseError)(nil); errors.As(err, &other) { // what to do is a hint
+		text = other.Path + ": " + other.Message
 	}
 	if code == exitInterrupted && a.ctx.Err() != nil {
 		text = "interrupted: " + text

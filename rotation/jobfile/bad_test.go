@@ -180,6 +180,26 @@ func TestParse_bad(t *testing.T) {
 		"acknowledge of 0s":  {paired("  acknowledge: {command: [a], timeout: 0s}"), "k.yaml:7: jobs[0].acknowledge.timeout: want more than 0s"},
 		"acknowledge":        {paired("  acknowledge: ./restarted"), "k.yaml:7: jobs[0].acknowledge: want fields with values"},
 
+		// Schedules and owners.
+		"schedule":            {paired("  schedule: 30d\nschedule: never"), "k.yaml:7: jobs[0].schedule: want fields with values, or \"never\"\nk.yaml:8: schedule: want fields with values"},
+		"schedule list":       {paired("  schedule: [never]\nschedule: 7"), "k.yaml:7: jobs[0].schedule: want fields with values\nk.yaml:8: schedule: want fields with values"},
+		"schedule null":       {paired("  schedule:\nschedule: ~"), "k.yaml:7: jobs[0].schedule: is empty; want fields with values\nk.yaml:8: schedule: is empty; want fields with values"},
+		"schedule of nothing": {paired("  schedule: {jitter: 1h}"), "k.yaml:7: jobs[0].schedule: want every, cron or before_expiry, here or in the schedule of the file"},
+		"schedule empty":      {paired("  schedule: {}\nschedule: {freeze: []}"), "k.yaml:7: jobs[0].schedule: want every, cron or before_expiry, here or in the schedule of the file"},
+		"defaults of nothing": {paired("  schedule: never\n- {name: b, strategy: ricloud-overlap, key: 5, sinks: [{type: file, path: b}]}\n- {name: c, strategy: ricloud-overlap, key: 6, sinks: [{type: file, path: c}]}\nschedule:\n  timezone: UTC"), "k.yaml:11: schedule: want every, cron or before_expiry; jobs[1] has no schedule of its own"},
+		"every and cron":      {paired("  schedule: {every: 30d, cron: '@daily'}\nschedule: {every: 30d, cron: '@daily'}"), "k.yaml:7: jobs[0].schedule: every does not go with cron; want one of the two\nk.yaml:8: schedule: every does not go with cron; want one of the two"},
+		"schedule's times":    {paired("  schedule:\n    every: 30\n    before_expiry: 2w\n    jitter: never"), lines("k.yaml:%: jobs[0].schedule.%, in quotes", `8 every: is a number; want a duration such as "90s", "6h" or "30d"`) + "\n" + lines("k.yaml:%: jobs[0].schedule.%", `9 before_expiry: want a duration such as "90s", "6h" or "30d"`, `10 jitter: want a duration such as "90s", "6h" or "30d"`)},
+		"schedule's words":    {paired("schedule:\n  evry: 30d\n  timezone: ''\n  canary: false\n  group: .a\n  cron: 0 4 1 *"), lines("k.yaml:%: schedule.%", `8 evry: unknown field; did you mean "every"?`, `9 timezone: want the name of a time zone, such as "Europe/Berlin"`, "10 canary: is for single jobs; say it in theirs", "11 group: want a group's name, of 1 to 100 letters, digits, hyphens, underscores and dots, no dot first", `12 cron: want a cron expression of five fields, such as "0 4 1 * *"`)},
+		"cron":                {paired("  schedule: {cron: '@every 5m'}\nschedule: {cron: 'TZ=UTC 0 4 1 * *'}"), "k.yaml:7: jobs[0].schedule.cron: want a cron expression of five fields, such as \"0 4 1 * *\"\nk.yaml:8: schedule.cron: want a cron expression of five fields, such as \"0 4 1 * *\""},
+		"canary":              {paired("  schedule: {every: 30d, canary: yes}"), "k.yaml:7: jobs[0].schedule.canary: want true or false"},
+		"freeze":              {paired("  schedule:\n    freeze:\n    - 12-20\n    - {}\n    - {from: 12-20}\n    - {from: 12-20, to: 01-05, daily: 18:00-08:00}\n    - {weekdays: [], to: 01-05}\n    - {until: 01-05}"), lines("k.yaml:%: jobs[0].schedule.freeze%", "9 [0]: want fields with values", "10 [1]: want from and to, or weekdays, or daily, or the last two", "11 [2]: want from and to, or weekdays, or daily, or the last two", "12 [3]: want from and to, or weekdays, or daily, or the last two", "13 [4]: want from and to, or weekdays, or daily, or the last two", "13 [4].weekdays: want a list of at least one weekday", "14 [5]: want from and to, or weekdays, or daily, or the last two", "14 [5].until: unknown field")},
+		"freeze's words":      {paired("  schedule:\n    freeze:\n    - {from: 20-12, to: 2027-13-01}\n    - {from: 2027-3-1, to: 2027-03-01T24:00}\n    - {weekdays: [monday, 1]}\n    - {daily: 8:00-18:00}\n    - {daily: 24:00-08:00, weekdays: fri}"), lines("k.yaml:%: jobs[0].schedule.freeze%", "9 [0].from: want \"12-20\" for every year, or once \"2027-03-01\" or \"2027-03-01T18:00\"", "9 [0].to: want \"12-20\" for every year, or once \"2027-03-01\" or \"2027-03-01T18:00\"", "10 [1].from: want \"12-20\" for every year, or once \"2027-03-01\" or \"2027-03-01T18:00\"", "10 [1].to: want \"12-20\" for every year, or once \"2027-03-01\" or \"2027-03-01T18:00\"", "11 [2].weekdays[0]: want mon, tue, wed, thu, fri, sat or sun", "11 [2].weekdays[1]: is a number; want mon, tue, wed, thu, fri, sat or sun, in quotes", `12 [3].daily: want two times such as "18:00-08:00"`, `13 [4].daily: want two times such as "18:00-08:00"`, "13 [4].weekdays: want a list of at least one weekday")},
+		"many windows":        {paired("  schedule: {every: 30d, freeze: [" + strings.Repeat("{daily: 01:00-02:00}, ", 101) + "]}"), "k.yaml:7: jobs[0].schedule.freeze: want a list of at most 100 windows"},
+		"owner":               {paired("  owner: ''"), "k.yaml:7: jobs[0].owner: want the id of a worker, of 1 to 100 bytes of text"},
+		"owner's lines":       {paired("  owner: \"a\\nb\""), "k.yaml:7: jobs[0].owner: want the id of a worker, of 1 to 100 bytes of text"},
+		"long owner":          {paired("  owner: " + strings.Repeat("é", 51)), "k.yaml:7: jobs[0].owner: want at most 100 bytes"},
+		"number owner":        {paired("  owner: 7"), "k.yaml:7: jobs[0].owner: is a number; want the id of a worker, of 1 to 100 bytes of text, in quotes"},
+
 		// JSON.
 		"JSON twice":     {"{\"version\": 1,\r\n\t\"jobs\": [],\n\n\"j\\u006fbs\": 1}", "k.yaml:2: jobs: want a list of at least one job\nk.yaml:4: jobs: is there twice, first in line 2"},
 		"JSON escapes":   {"{\"version\": 1, \"journal\": \"\\/a\\ud83d\\ude00\",\n \"jobs\"\n:\n[{}, 1e999, -0]\n}", "k.yaml:4: jobs[0].name: is missing\nk.yaml:4: jobs[0].strategy: is missing\nk.yaml:4: jobs[0].sinks: is missing\nk.yaml:4: jobs[1]: is a number that is out of range\nk.yaml:4: jobs[2]: want fields with values"},
@@ -239,7 +259,8 @@ func TestParse_hidesValues(t *testing.T) {
 	t.Parallel()
 	const canary = "sk-4f9A8b7C6d5E4f3A2b1C0d"
 	text := paired("  verify: {url: 'https://a', timeout: 1s}\n  acknowledge: {command: [a]}\n  policy: {max_wait: 1s}\n" +
-		"ricloud: {token_env: A}\nacedata: {url: 'https://a'}\nseal_key: {env: A}\njournal: a")
+		"  schedule: {every: 30d, freeze: [{from: 12-20, to: 01-05}, {weekdays: [sat], daily: 18:00-08:00}]}\n  owner: w\n" +
+		"ricloud: {token_env: A}\nacedata: {url: 'https://a'}\nseal_key: {env: A}\njournal: a\nschedule: {timezone: UTC, cron: '@daily', group: g}")
 	told := 0
 	check := func(text string) {
 		if _, err := jobfile.Parse("k.yaml", []byte(text)); err != nil {

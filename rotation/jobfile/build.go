@@ -22,20 +22,41 @@ import (
 	"github.com/keywright/keywright/rotation/sink"
 )
 
-// Open returns an engine with the file's journal and sealing key. It does no
-// I/O. opts come after what the file says.
+// Open returns an engine with the file's journal and sealing key. It looks only
+// whether the journal is in a database, or may be in one that is beside the
+// file: then the error is a [*DatabaseError]. opts come after what the file says.
 func (f *File) Open(opts ...rotation.Option) (*rotation.Engine, error) {
+	if err := f.checkDatabase(); err != nil {
+		return nil, err
+	}
 	var own []rotation.Option
-	if k := f.SealKey; k != nil && k.File != "" {
-		own = append(own, rotation.WithSealer(rotation.SealKeyFile(f.resolve(k.File))))
-	} else if k != nil {
-		own = append(own, rotation.WithSealer(rotation.SealKeyEnv(k.Env)))
+	if sealer := f.Sealer(); sealer != nil {
+		own = append(own, rotation.WithSealer(sealer))
 	}
 	return rotation.Open(f.JournalDir(), append(own, opts...)...)
 }
 
-// JournalDir returns the absolute path of the journal's directory.
-func (f *File) JournalDir() string { return f.resolve(cmp.Or(f.Journal, ".keywright")) }
+// Sealer returns what seals with the file's key, nil if it names none: then
+// the key is in the journal's directory, or where keywright-rotator keeps it.
+func (f *File) Sealer() rotation.Sealer {
+	switch k := f.SealKey; {
+	case k == nil:
+		return nil
+	case k.File != "":
+		return rotation.SealKeyFile(f.resolve(k.File))
+	default:
+		return rotation.SealKeyEnv(k.Env)
+	}
+}
+
+// JournalDir returns the absolute path of the journal's directory; it is empty if
+// the journal is in a database.
+func (f *File) JournalDir() string {
+	if f.InDatabase() {
+		return ""
+	}
+	return f.resolve(cmp.Or(f.Journal, ".keywright"))
+}
 
 // RicloudClient returns the client for ricloud that all jobs share; it is made
 // when it is first needed, and if that fails, when it is needed again.

@@ -32,6 +32,7 @@ type fileUse struct{ kind, where string }
 func (f *File) check() {
 	f.checkClients()
 	f.checkPolicy(&f.Policy, "policy")
+	f.checkSchedules()
 	f.index = make(map[string]int, len(f.Jobs))
 	u := &uses{
 		names: make(map[string]int, len(f.Jobs)), keys: make(map[string]keyUse, len(f.Jobs)),
@@ -56,6 +57,9 @@ func (f *File) check() {
 		f.checkKeys(i, u)
 		f.checkSinks(j, at, u)
 		f.checkTimes(j, at)
+		if len(j.Owner) > maxOwner {
+			f.problem("want at most "+strconv.Itoa(maxOwner)+" bytes", append(at, "owner")...)
+		}
 		if j.Verify != nil {
 			f.checkVerify(j.Verify, append(at, "verify"))
 		}
@@ -143,6 +147,9 @@ func (f *File) checkSinks(j *Job, at []string, u *uses) {
 		}
 	}
 }
+
+// maxOwner bounds the id of a worker, in bytes; the schema counts characters.
+const maxOwner = 100
 
 const moreThanZero = "want more than 0s"
 

@@ -34,6 +34,7 @@
 //	policy:                        # of all jobs; see rotation.Policy
 //	  max_wait: 9m                 # or never: return, to be resumed
 //	  min_interval: 12h
+//	schedule: {every: 30d}         # of all jobs; for keywright-rotator, see below
 //	jobs: []                       # one or more
 //
 // Relative paths are relative to the directory of the file, and so is a command
@@ -48,8 +49,8 @@
 // The file must belong to us or to root, and others must not be able to write
 // to it or to its directory: it names commands that get tokens. If its path is
 // a symbolic link, as in a ConfigMap of Kubernetes, paths are relative to the
-// directory of the link, and journal must be there and absolute: else one file
-// could have two journals.
+// directory of the link, and journal must be there and absolute, or the word
+// database: else one file could have two journals.
 //
 // # Jobs
 //
@@ -80,6 +81,8 @@
 //	  timeout: 1m
 //	escrow: {type: file, path: /mnt/other/escrow}  # for when the journal is full; see below
 //	policy: {max_wait: 0s}         # goes before that of the file
+//	schedule: {cron: "0 4 1 * *"}  # so does this; or never
+//	owner: worker-1                # the only worker of keywright-rotator that runs it
 //
 // verify may be a command too: {command: [./works]}; exit code 0 says that the
 // token works, 1 that it does not. Commands get the token and a newline on
@@ -114,6 +117,43 @@
 // dotenv, ini and json have mode, lag and follow_link too; vault and github
 // have ca_file. Without a lag, readers of dotenv, ini and json are taken to keep
 // the old token until they are restarted, and the job needs acknowledge.
+//
+// # Schedules
+//
+// keywright-rotator, which is a program of its own, rotates jobs by themselves.
+// For it, the file and its jobs have a schedule:
+//
+//	schedule:
+//	  every: 30d                   # or cron: "0 4 1 * *"
+//	  before_expiry: 14d           # alone, or with one of these: the earlier one counts
+//	  timezone: Europe/Berlin      # of cron and freeze; UTC
+//	  jitter: 6h                   # earlier by up to this
+//	  freeze:                      # no rotation begins
+//	    - {from: 12-20, to: 01-05} # or once: {from: 2027-03-01, to: 2027-03-02T18:00}
+//	    - {weekdays: [fri], daily: "16:00-24:00"}  # or one of the two
+//	  group: payments
+//	  canary: true                 # before the others of its group; of a job only
+//
+// What a job says goes before what the file says, field by field; a job that has
+// every does not get the cron of the file, nor the other way round. A job that
+// says never has none, whatever the file says. Together they must have every, cron
+// or before_expiry. [File.Schedule] returns what holds for a job, and
+// [WithScheduleCheck] looks at more than the form of it.
+//
+// An owner is the id of the only worker that runs a job. [File.Job] and the
+// command line look neither at schedules nor at owners.
+//
+// # Databases
+//
+// keywright-rotator has its journal in a database: [DatabaseName] beside the
+// file, unless it is told of another. The command line cannot use that, and a
+// second journal of a key could retire a token that is in use. So [File.Open]
+// refuses while a database of that name is beside the file. Say so in the file if
+// the database is elsewhere:
+//
+//	journal: database
+//
+// Then [File.Open] refuses too. A directory of that name is written ./database.
 //
 // # YAML
 //

@@ -26,7 +26,7 @@ func TestManual(t *testing.T) {
 	}
 	indent := func(s string) string { return strings.ReplaceAll(s, "\n", "\n  ") }
 	const sinks = "sinks: [{type: file, path: a}]"
-	var sinkTypes, strategies int
+	var sinkTypes, strategies, others int
 	for block := range strings.SplitSeq(text.String(), "\n\n") {
 		block = strings.Trim(block, "\n")
 		var file string
@@ -38,6 +38,12 @@ func TestManual(t *testing.T) {
 			strategies++
 		case strings.HasPrefix(block, "name:"):
 			file = head + "- strategy: ricloud-paired\n  keys: [1, 2]\n  " + indent(strings.Replace(block, "sinks: []", sinks, 1))
+		case strings.HasPrefix(block, "schedule:"):
+			file = paired(indent("  " + block))
+			others++
+		case strings.HasPrefix(block, "journal:"):
+			file = paired(block)
+			others++
 		case strings.HasPrefix(block, "{type:"):
 			file = head + "- name: a\n  strategy: ricloud-paired\n  keys: [1, 2]\n  acknowledge: {command: [a]}\n  sinks:\n"
 			for item := range strings.SplitSeq("\n"+block, "\n{") {
@@ -54,4 +60,5 @@ func TestManual(t *testing.T) {
 	}
 	assert.Equal(t, 4, strategies)
 	assert.Equal(t, 9, sinkTypes)
+	assert.Equal(t, 2, others)
 }

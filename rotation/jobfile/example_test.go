@@ -97,6 +97,35 @@ func ExampleFile_All() {
 	// 1 <nil>
 }
 
+func ExampleFile_Schedule() {
+	f, err := jobfile.Parse("keywright.yaml", []byte(`
+version: 1
+schedule: {every: 30d, timezone: Europe/Berlin, freeze: [{weekdays: [sat, sun]}]}
+jobs:
+  - name: billing
+    strategy: ricloud-paired
+    keys: [7, 8]
+    schedule: {cron: 0 4 1 * *, canary: true}
+    sinks:
+      - {type: file, path: /etc/billing/ricloud.token}
+  - name: shop
+    strategy: ricloud-paired
+    keys: [9, 10]
+    schedule: never
+    sinks:
+      - {type: file, path: /etc/shop/ricloud.token}
+`))
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, job := range f.Jobs {
+		fmt.Printf("%s: %s\n", job.Name, f.Schedule(job.Name))
+	}
+	// Output:
+	// billing: {"cron":"0 4 1 * *","timezone":"Europe/Berlin","freeze":[{"weekdays":["sat","sun"]}],"canary":true}
+	// shop:
+}
+
 func ExampleParse() {
 	_, err := jobfile.Parse("keywright.yaml", []byte(`
 version: 1

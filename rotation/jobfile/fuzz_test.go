@@ -1,6 +1,7 @@
 package jobfile_test
 
 import (
+	"encoding/json"
 	"os"
 	"strings"
 	"testing"
@@ -26,6 +27,8 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add(paired("  escrow: {type: kubernetes, name: a, key: b}\n  policy: {max_wait: never}"), uint(1000))
 	f.Add(paired("  verify: {url: 'https://a/%zz'}"), uint(20))
+	f.Add(paired("  schedule: never\n  owner: w\nschedule: {every: 30d, timezone: UTC, freeze: [{from: 12-20, to: 01-05}]}\njournal: database"), uint(150))
+	f.Add(paired("  schedule: {cron: '@daily', jitter: 6h, canary: true, freeze: [{weekdays: [Fri], daily: 16:00-24:00}]}\nschedule: {before_expiry: 14d, group: g}"), uint(1000))
 	for _, s := range []string{`"\/"`, `{"journal": "\ud83d\ude00", "jobs"` + "\n: [[], {}, null, -1.5e3, true]}", `{"version": 1, "version": 1}`, `["\ud83d"]`} {
 		f.Add(s, uint(1000))
 	}
@@ -34,7 +37,13 @@ func FuzzParse(f *testing.F) {
 			text = text[:at] + canary + text[at:]
 		}
 		file, err := jobfile.Parse("k.yaml", []byte(text), jobfile.WithClientOptions(
-			keywright.WithoutEnvironment(), keywright.WithUserAgent("fuzz/1")))
+			keywright.WithoutEnvironment(), keywright.WithUserAgent("fuzz/1")),
+			jobfile.WithScheduleCheck(func(schedule []byte) error {
+				if !json.Valid(schedule) {
+					t.Errorf("%q", schedule)
+				}
+				return nil
+			}))
 		if err != nil {
 			if s := err.Error(); strings.Contains(s, canary) || len(s) > 1<<20 {
 				t.Errorf("%q", s)

@@ -33,9 +33,12 @@ type File struct {
 	Path string `yaml:"-"`
 	// Version is that of the format: 1.
 	Version int `yaml:"version"`
-	// Journal is the journal's directory; empty: ".keywright" beside the file.
+	// Journal is the journal's directory; empty: ".keywright" beside the file. The
+	// word "database" says that keywright-rotator has the journal in a database;
+	// see [File.InDatabase].
 	Journal string `yaml:"journal"`
-	// SealKey is where the sealing key is; nil: in the journal's directory.
+	// SealKey is where the sealing key is; nil: in the journal's directory, or
+	// where keywright-rotator keeps it.
 	SealKey *SealKey `yaml:"seal_key"`
 	// Ricloud is how ricloud is reached.
 	Ricloud Ricloud `yaml:"ricloud"`
@@ -43,15 +46,19 @@ type File struct {
 	AceData AceData `yaml:"acedata"`
 	// Policy is that of all jobs, where they say nothing else.
 	Policy Policy `yaml:"policy"`
+	// DefaultSchedule is that of all jobs, where they say nothing else; nil: they
+	// have none but their own. It has no canary.
+	DefaultSchedule *Schedule `yaml:"schedule"`
 	// Jobs are the jobs, in the order of the file.
 	Jobs []Job `yaml:"jobs"`
 
-	doc     *document      // while it is checked
-	dir     string         // what paths are relative to
-	index   map[string]int // of the jobs, by name
-	options []keywright.Option
-	ricloud func() (*keywright.Ricloud, error)
-	acedata func() (*keywright.AceData, error)
+	doc           *document      // while it is checked
+	dir           string         // what paths are relative to
+	index         map[string]int // of the jobs, by name
+	options       []keywright.Option
+	scheduleCheck func(schedule []byte) error // nil: none
+	ricloud       func() (*keywright.Ricloud, error)
+	acedata       func() (*keywright.AceData, error)
 }
 
 // SealKey is where a sealing key is: in a file or in the environment.
@@ -142,6 +149,12 @@ type Job struct {
 	Escrow *Sink `yaml:"escrow"`
 	// Policy goes before that of the file.
 	Policy Policy `yaml:"policy"`
+	// Schedule is when keywright-rotator rotates the job by itself; it goes before
+	// that of the file. See [File.Schedule] for both together.
+	Schedule *Schedule `yaml:"schedule"`
+	// Owner is the id of the only worker of keywright-rotator that runs the job;
+	// empty: any may, or as its strategy needs it.
+	Owner string `yaml:"owner"`
 
 	mark mark // of Strategy
 }
@@ -327,13 +340,18 @@ func parse(path string, b []byte, link bool, opts []Option) (*File, error) {
 	}
 	doc := readDocument(b)
 	f := &File{Path: path, dir: dir, doc: doc}
+	for _, o := range opts {
+		if o != nil {
+			o.applyFile(f)
+		}
+	}
 	if doc.root != nil {
 		doc.validate()
 	}
 	if doc.root != nil && len(doc.problems) < maxProblems {
 		doc.decode(f)
 		f.check()
-		if link && !filepath.IsAbs(f.Journal) && !doc.bad["journal"] {
+		if link && !filepath.IsAbs(f.Journal) && !f.InDatabase() && !doc.bad["journal"] {
 			doc.add(nil, "", "is a symbolic link; say where the journal is, with journal: and an absolute path")
 		}
 	}
@@ -342,11 +360,6 @@ func parse(path string, b []byte, link bool, opts []Option) (*File, error) {
 	}
 	f.setMarks()
 	f.doc = nil // much larger than f
-	for _, o := range opts {
-		if o != nil {
-			o.applyFile(f)
-		}
-	}
 	f.ricloud = untilMade(f.newRicloud)
 	f.acedata = untilMade(f.newAceData)
 	return f, nil

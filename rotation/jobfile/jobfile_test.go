@@ -97,7 +97,7 @@ func TestLoad_good(t *testing.T) {
 	}, described(job.Sinks))
 
 	_, err = f.Job("swap")
-	assert.EqualError(t, err, path+":104: jobs[2].sinks[0]: keywright: KUBERNETES_SERVICE_HOST: it or KUBERNETES_SERVICE_PORT is not set; this is not a pod")
+	assert.EqualError(t, err, path+":117: jobs[2].sinks[0]: keywright: KUBERNETES_SERVICE_HOST: it or KUBERNETES_SERVICE_PORT is not set; this is not a pod")
 	var missing *keywright.ConfigError
 	assert.ErrorAs(t, err, &missing)
 
@@ -570,6 +570,8 @@ func TestSchema_fields(t *testing.T) {
 		{jobfile.Verify{}, own(defs["verify"])},
 		{jobfile.Command{}, own(defs["command"])},
 		{jobfile.Policy{}, own(defs["policy"])},
+		{jobfile.Schedule{}, own(defs["schedule"])},
+		{jobfile.Freeze{}, own(defs["freeze"])},
 	} {
 		typ := reflect.TypeOf(c.of)
 		var tags []string
