@@ -27,9 +27,9 @@
 // A worker that dies after a rotation has ended and before that was written
 // down does not rotate again: the journal's generation tells.
 //
-// The tables keywright_facts and keywright_rates are this package's, and made by
-// [Runner.Start], as River's are. What is in them can be lost: it is read anew
-// from the journal, and asked of the provider.
+// Of the store's tables keywright_facts and keywright_rates are this package's.
+// What is in them can be lost: it is read anew from the journal, and asked of
+// the provider. River's tables are made by [Runner.Start].
 //
 // # Several workers
 //
@@ -45,6 +45,12 @@
 // runs only on the worker that owns the job, which has a queue of its own:
 // those for which [NeedsOwner] is true. Others refuse it, and say so. No other
 // worker takes such a job over: it waits until its owner is back.
+//
+// Workers are to be given the same jobs. Where they differ for a while, the
+// schedule and the owner that were registered last count for all. A worker takes
+// out of the schedule, with [Runner.Reload], what it knew itself; jobs that it
+// never knew are the others'. One that no worker knows any more stays, blocked,
+// until [Runner.Forget].
 //
 // On SQLite one process at a time works the database: [Runner.Start] returns
 // [store.ErrLocked] in a second one. What the process before left running, it

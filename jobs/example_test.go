@@ -3,6 +3,7 @@ package jobs_test
 import (
 	"context"
 	"log"
+	"os"
 	"os/signal"
 	"syscall"
 
@@ -15,7 +16,7 @@ import (
 )
 
 func ExampleNew() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 
 	st, err := store.OpenSQLite(ctx, "/var/lib/rotator/keywright.db")

@@ -22,7 +22,8 @@ var ErrLate = errors.New("jobs: not sent")
 //
 // Each attempt of a call that is made in a step of a [Runner] is refused, with
 // an error that matches [ErrLate], when the step's time is over by the machine's
-// monotonic clock or the store's session of the job no longer keeps others out.
+// monotonic clock, or by its time of day, which goes on while the machine is
+// suspended, or the store's session of the job no longer keeps others out.
 // Other calls pass. Give it last, so that nothing waits between it and the
 // network.
 func Guard(next http.RoundTripper) http.RoundTripper { return guard{next} }
@@ -33,7 +34,7 @@ type guard struct{ next http.RoundTripper }
 type step struct {
 	store *store.Store
 	job   string
-	until time.Time // with a monotonic reading
+	until time.Time // with a monotonic reading; zero: it takes as long as it takes
 }
 
 type stepKey struct{}
@@ -54,9 +55,16 @@ func late(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	if over := time.Since(s.until); over >= 0 {
+	if s.until.IsZero() {
+		return s.held()
+	}
+	if over := max(time.Since(s.until), time.Now().Round(0).Sub(s.until.Round(0))); over >= 0 {
 		return fmt.Errorf("%w: the step's time is over, %s ago", ErrLate, over.Round(time.Millisecond))
 	}
+	return s.held()
+}
+
+func (s step) held() error {
 	if err := s.store.Held(s.job); err != nil {
 		return fmt.Errorf("%w: %w", ErrLate, err)
 	}

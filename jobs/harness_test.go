@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 
 // quickly makes River poll fast, and start without delay.
 func quickly() Option {
-	return func(o *options) error { o.poll, o.fast = 100*time.Millisecond, true; return nil }
+	return func(o *options) error { o.poll, o.fast = slow*100*time.Millisecond, true; return nil }
 }
 
 // key is a provider with one key: it accepts two tokens, the last being new.
@@ -117,6 +117,11 @@ func (k *key) Issue(_ context.Context, op *rotation.Operation) error {
 	k.issued++
 	k.tokens = append(k.tokens, fmt.Sprintf("token-%s-%d-%s", k.name, k.issued, op.ID))
 	op.New = k.newest()
+	if f := k.calls; f != nil { // the answer is on its way
+		k.mu.Unlock()
+		defer k.mu.Lock()
+		f("issued")
+	}
 	return nil
 }
 

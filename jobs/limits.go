@@ -38,12 +38,9 @@ func (l *limiter) of(provider string) Limit {
 	return DefaultLimit
 }
 
-// Classes of our advisory locks.
-const (
-	lockMigrate = 0x6b770000 + iota
-	lockWorker
-	lockSlot // and those above, by provider
-)
+// lockMigrate is the class of the advisory lock that one migration has. Those of
+// the places at a provider are made of its name.
+const lockMigrate = store.WorkerLock - 1
 
 func hash(text string) int32 {
 	h := fnv.New32a()
@@ -71,7 +68,7 @@ func (l *limiter) connect(ctx context.Context) (*pgxpool.Conn, error) {
 			return nil, fmt.Errorf("jobs: %w", err)
 		}
 		var ok bool
-		if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1, $2)`, lockWorker, hash(l.id)).Scan(&ok); err != nil {
+		if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1, $2)`, store.WorkerLock, hash(l.id)).Scan(&ok); err != nil {
 			conn.Release()
 			return nil, fmt.Errorf("jobs: %w", err)
 		}
@@ -225,15 +222,17 @@ func (l *limiter) takeHere(provider string, step, most time.Duration) time.Durat
 	return wait
 }
 
-// take does so in the database, by its clock.
+// take does so in the database, by its clock. A turn that is further ahead than
+// any can be was given before that clock went back, and counts for nothing.
 func (l *limiter) take(ctx context.Context, provider string, step, most time.Duration) (time.Duration, error) {
 	const now = `(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint`
+	furthest := 2 * (mostTurn + step)
 	for range 3 {
 		var wait int64
 		row := l.store.Pool().QueryRow(ctx, `WITH t AS MATERIALIZED (SELECT `+now+` AS now)
-			UPDATE keywright_rates AS k SET next = GREATEST(k.next, t.now) + $2 FROM t
-			WHERE k.provider = $1 AND k.next <= t.now + $3 RETURNING k.next - $2 - t.now`,
-			provider, step.Microseconds(), most.Microseconds())
+			UPDATE keywright_rates AS k SET next = CASE WHEN k.next > t.now + $4 THEN t.now ELSE GREATEST(k.next, t.now) END + $2 FROM t
+			WHERE k.provider = $1 AND (k.next <= t.now + $3 OR k.next > t.now + $4) RETURNING k.next - $2 - t.now`,
+			provider, step.Microseconds(), most.Microseconds(), furthest.Microseconds())
 		err := row.Scan(&wait)
 		if err == nil {
 			return min(time.Duration(wait)*time.Microsecond, most), nil

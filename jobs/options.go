@@ -125,7 +125,7 @@ func WithConcurrency(n int) Option {
 // the same.
 func WithLimit(provider string, l Limit) Option {
 	return func(o *options) error {
-		if l.Concurrency < 0 || l.PerSecond < 0 || l.PerSecond > 1e6 {
+		if l.Concurrency < 0 || l.PerSecond != 0 && !(l.PerSecond >= 1e-6 && l.PerSecond <= 1e6) {
 			return fmt.Errorf("jobs: the limit of %s is out of range", provider)
 		}
 		o.limits[provider] = l
@@ -190,7 +190,8 @@ func WithGrace(d time.Duration) Option {
 }
 
 // WithLogger logs what happens: runs at Info, what a person should look at at
-// Warn and Error. River logs there too.
+// Warn and Error. River's warnings and errors come too, each at most once a
+// minute, and at Debug the rest.
 func WithLogger(l *slog.Logger) Option {
 	return func(o *options) error {
 		if l == nil {

@@ -9,3 +9,6 @@ const takeover = time.Second
 
 // many is how many keys are due at once.
 const many = 10_000
+
+// slow is by how much this is slower.
+const slow = 1

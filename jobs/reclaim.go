@@ -64,8 +64,8 @@ func (r *Runner) newQueue() (queue, error) {
 	river.AddWorker(workers, &rotateWorker{runner: r})
 	river.AddWorker(workers, &sweepWorker{runner: r})
 	config := &river.Config{
-		// River wants an id that no process before has had.
-		ID: r.workerID + "-" + strconv.FormatUint(rand.Uint64(), 36),
+		// River wants an id that no process before has had, of at most 100 bytes.
+		ID: strings.ToValidUTF8(r.workerID[:min(80, len(r.workerID))], "") + "-" + strconv.FormatUint(rand.Uint64(), 36),
 		Queues: map[string]river.QueueConfig{
 			anyQueue:               {MaxWorkers: r.concurrency},
 			ownerQueue(r.workerID): {MaxWorkers: r.concurrency},
@@ -83,7 +83,7 @@ func (r *Runner) newQueue() (queue, error) {
 			func() (river.JobArgs, *river.InsertOpts) { return sweepArgs{}, r.sweepOpts() },
 			&river.PeriodicJobOpts{RunOnStart: true, ID: sweepQueue},
 		)},
-		Logger:   r.log,
+		Logger:   quiet(r.log),
 		TestOnly: r.fast,
 	}
 	if r.dialect.many {
@@ -92,7 +92,7 @@ func (r *Runner) newQueue() (queue, error) {
 	return river.NewClient(riversqlite.New(r.store.SQL()), config)
 }
 
-// migrate makes River's tables and ours. Of several workers one does.
+// migrate makes River's tables. Of several workers one does.
 func (r *Runner) migrate(ctx context.Context) error {
 	var err error
 	if r.dialect.many {
@@ -100,9 +100,9 @@ func (r *Runner) migrate(ctx context.Context) error {
 		if lockErr != nil {
 			return lockErr
 		}
-		err = errors.Join(migrateRiver(ctx, riverpgxv5.New(r.store.Pool())), r.migrateOwn(ctx), unlock(context.WithoutCancel(ctx)))
+		err = errors.Join(migrateRiver(ctx, riverpgxv5.New(r.store.Pool())), unlock(context.WithoutCancel(ctx)))
 	} else {
-		err = errors.Join(migrateRiver(ctx, riversqlite.New(r.store.SQL())), r.migrateOwn(ctx))
+		err = migrateRiver(ctx, riversqlite.New(r.store.SQL()))
 	}
 	if err != nil {
 		return fmt.Errorf("jobs: the tables could not be made: %w", err)
@@ -117,31 +117,6 @@ func migrateRiver[Tx any](ctx context.Context, driver riverdriver.Driver[Tx]) er
 	}
 	_, err = m.Migrate(ctx, rivermigrate.DirectionUp, nil)
 	return err
-}
-
-// migrateOwn makes the tables of this package.
-func (r *Runner) migrateOwn(ctx context.Context) error {
-	for _, statement := range [...]string{
-		// Times are in microseconds since 1970; 0: none.
-		`CREATE TABLE IF NOT EXISTS keywright_facts (
-			job TEXT NOT NULL PRIMARY KEY,
-			generation BIGINT NOT NULL,
-			finished BIGINT NOT NULL,
-			issued BIGINT NOT NULL,
-			expires BIGINT NOT NULL,
-			looked BIGINT NOT NULL,
-			run BIGINT NOT NULL
-		)`,
-		`CREATE TABLE IF NOT EXISTS keywright_rates (
-			provider TEXT NOT NULL PRIMARY KEY,
-			next BIGINT NOT NULL
-		)`,
-	} {
-		if _, err := r.store.SQL().ExecContext(ctx, statement); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // reclaim takes back, on a database of one process, what the process before has
@@ -163,7 +138,10 @@ func (r *Runner) reclaim(ctx context.Context) error {
 	}{
 		{`UPDATE river_job SET state = 'available', attempt = max(attempt - 1, 0), scheduled_at = datetime('now', 'subsec')
 			WHERE state = 'running' AND kind = ?`, []any{rotateArgs{}.Kind()}},
-		{`DELETE FROM river_job WHERE kind = ? AND state NOT IN ('completed', 'cancelled', 'discarded')`, []any{sweepArgs{}.Kind()}},
+		// Not deleted: if somebody still completes it, River panics at a row that
+		// is gone, or completes the one that has its id now.
+		{`UPDATE river_job SET state = 'discarded', finalized_at = datetime('now', 'subsec')
+			WHERE kind = ? AND state NOT IN ('completed', 'cancelled', 'discarded')`, []any{sweepArgs{}.Kind()}},
 		{`DELETE FROM river_leader`, nil},
 	} {
 		result, err := tx.ExecContext(ctx, s.query, s.args...)

@@ -97,18 +97,23 @@ type Runner struct {
 	limits *limiter
 
 	sweeping sync.Mutex
+	changing sync.Mutex // of the jobs, by Register, Reload and Start: one at a time
+	unlock   []func() error
 
 	mu      sync.Mutex
 	state   runnerState
+	abort   context.CancelFunc // of Start
+	started chan struct{}      // closed when Start is over
+	ended   chan struct{}      // closed when Stop is over
 	jobs    map[string]*registered
-	running map[string]time.Time // steps of this worker, by job
-	unlock  []func() error
+	running map[string]bool // steps of this worker, by job
 }
 
 type runnerState int
 
 const (
 	stateNew runnerState = iota
+	stateStarting
 	stateRunning
 	stateStopped
 )
@@ -120,11 +125,31 @@ type registered struct {
 	spec   string // of the schedule's row
 }
 
+// by is the job with the schedule that its row has: another worker, or this one
+// meanwhile, may know a newer configuration.
+func (g *registered) by(spec string) *registered {
+	if spec == g.spec {
+		return g
+	}
+	newer := *g
+	newer.spec, newer.Schedule = spec, nil
+	if spec != "" {
+		var err error
+		if newer.Schedule, err = schedule.Parse([]byte(spec)); err != nil {
+			return g // of a newer program
+		}
+	}
+	return &newer
+}
+
 // New returns a runner on the store's database, which it does not close. It
 // does no I/O. [WithSealer] is required.
 func New(st *store.Store, opts ...Option) (*Runner, error) {
 	if st == nil {
 		return nil, errors.New("jobs: a store is required")
+	}
+	if pool := st.Pool(); pool != nil && pool.Config().MaxConns < 2 {
+		return nil, errors.New("jobs: the pool needs two connections at least: one keeps locks")
 	}
 	r := &Runner{
 		options: options{
@@ -132,7 +157,8 @@ func New(st *store.Store, opts ...Option) (*Runner, error) {
 			rescue: DefaultRescue, limits: make(map[string]Limit), log: slog.New(slog.DiscardHandler), now: time.Now, poll: time.Second,
 		},
 		store: st, dialect: dialectOf(st),
-		jobs: make(map[string]*registered), running: make(map[string]time.Time),
+		started: make(chan struct{}), ended: make(chan struct{}),
+		jobs: make(map[string]*registered), running: make(map[string]bool),
 	}
 	for _, opt := range opts {
 		if err := opt(&r.options); err != nil {
@@ -182,15 +208,21 @@ func (r *Runner) Engine() *rotation.Engine { return r.engine }
 // names none; such jobs are registered all the same, to be shown, and not run,
 // unless it is the name that is wrong or there twice. Any other error is the database's.
 func (r *Runner) Register(ctx context.Context, jobs ...Job) error {
+	r.changing.Lock()
+	defer r.changing.Unlock()
 	_, err := r.register(ctx, slices.Values(jobs))
 	return err
 }
 
-// Reload registers jobs as [Runner.Register] does, and forgets all others of
-// this worker, and of no owner: they leave the schedule, and the journal and
-// history of each stays. If it fails for a reason of a job's, the others are
+// Reload registers jobs as [Runner.Register] does, and forgets the others that
+// this worker knew, and on SQLite, where there is no other worker, all others:
+// they leave the schedule, and the journal and history of each stays. One whose
+// rotation is under way stays in the schedule, to be shown, and goes on when it
+// is registered again. If it fails for a reason of a job's, the others are
 // registered.
 func (r *Runner) Reload(ctx context.Context, jobs iter.Seq[Job]) error {
+	r.changing.Lock()
+	defer r.changing.Unlock()
 	names, err := r.register(ctx, jobs)
 	if err != nil && names == nil {
 		return err
@@ -199,16 +231,20 @@ func (r *Runner) Reload(ctx context.Context, jobs iter.Seq[Job]) error {
 	for _, name := range names {
 		keep[name] = true
 	}
+	gone := make(map[string]bool)
 	r.mu.Lock()
-	maps.DeleteFunc(r.jobs, func(name string, _ *registered) bool { return !keep[name] })
+	maps.DeleteFunc(r.jobs, func(name string, _ *registered) bool {
+		gone[name] = !keep[name]
+		return !keep[name]
+	})
 	running := r.state == stateRunning
 	r.mu.Unlock()
-	if running {
-		if _, removeErr := r.store.RemoveExcept(ctx, names, "", r.workerID); removeErr != nil {
-			return errors.Join(err, removeErr)
-		}
+	if !running {
+		return err
 	}
-	return err
+	return errors.Join(err, r.forget(ctx, func(row store.Schedule) bool {
+		return !keep[row.Job] && (row.Owner == "" || row.Owner == r.workerID) && (gone[row.Job] || !r.dialect.many)
+	}))
 }
 
 // validName is what package rotation and the store want of a name.
@@ -300,28 +336,42 @@ func (r *Runner) put(ctx context.Context, jobs map[string]*registered) error {
 	now := r.now()
 	fresh := make(map[string]facts)
 	var puts []store.Schedule
+	moved := make(map[string]string) // owners
 	for _, g := range jobs {
 		row, there := before[g.Name]
 		if there && row.Spec == g.spec && row.Owner == g.Owner {
 			continue
 		}
+		if there && row.Owner != g.Owner {
+			moved[g.Name] = g.Owner
+		}
 		f, noted := known[g.Name]
-		if !noted {
-			// It may have been rotated by somebody else with this journal.
+		underWay := there && standing(row) == schedule.Running
+		if !there || !noted || standing(row) == schedule.Failed {
+			// It may have been rotated by somebody else with this journal, or was
+			// forgotten while it was, or has failed in the middle.
 			status, err := r.engine.Status(ctx, g.Name)
-			if err != nil {
-				return err
+			if err != nil && !errors.Is(err, rotation.ErrJournal) && !errors.Is(err, rotation.ErrRefused) {
+				return err // else its own rotation says so, and only that
 			}
-			f = facts{generation: status.Generation, finished: status.Finished, issued: status.Issued}
-			fresh[g.Name] = f
+			if err == nil && !noted {
+				f = facts{generation: status.Generation, finished: status.Finished, issued: status.Issued}
+				fresh[g.Name] = f
+			}
+			underWay = err == nil && !status.State.Finished()
 		}
 		first := row.Created
 		if !there {
 			first = now
 		}
-		due, _, err := r.next(g, f, first, now)
-		if err != nil {
-			return err
+		due, reason, err := r.next(g, f, first, now)
+		switch {
+		case underWay && !row.Due.IsZero():
+			due = row.Due
+		case underWay:
+			due = now
+		case err != nil:
+			r.log.LogAttrs(ctx, slog.LevelWarn, "the job is not due by itself", slog.String("job", g.Name), slog.String("reason", reason))
 		}
 		puts = append(puts, store.Schedule{Job: g.Name, Due: due, Spec: g.spec, Owner: g.Owner})
 	}
@@ -330,11 +380,19 @@ func (r *Runner) put(ctx context.Context, jobs map[string]*registered) error {
 	if err := r.setAllFacts(ctx, fresh); err != nil || len(puts) == 0 {
 		return err
 	}
-	return r.store.Put(ctx, puts...)
+	if err := r.store.Put(ctx, puts...); err != nil {
+		return err
+	}
+	for job, owner := range moved {
+		if err := r.requeue(ctx, job, owner); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// next returns when a job is due. A key whose expiry matters, and is not known,
-// is to be looked at now.
+// next returns when a job is due, and why then. A key whose expiry matters, and
+// is not known, is to be looked at now.
 func (r *Runner) next(g *registered, f facts, first, now time.Time) (time.Time, string, error) {
 	if g.Schedule == nil {
 		return time.Time{}, "no schedule", nil
@@ -350,7 +408,7 @@ func (r *Runner) next(g *registered, f facts, first, now time.Time) (time.Time, 
 func (r *Runner) nextOf(spec *schedule.Spec, job string, f facts, first, now time.Time) (time.Time, string, error) {
 	due, err := spec.Next(schedule.Input{Job: job, Last: f.finished, FirstSeen: first, Expires: f.expires, Now: now})
 	if err != nil {
-		return time.Time{}, "", fmt.Errorf("jobs: %s: %w", job, err)
+		return time.Time{}, err.Error(), fmt.Errorf("jobs: %s: %w", job, err)
 	}
 	at := due.At
 	if !at.IsZero() && !at.After(now) && !due.Planned.IsZero() && due.Planned.Before(at) {
@@ -370,14 +428,28 @@ func (r *Runner) nextOf(spec *schedule.Spec, job string, f facts, first, now tim
 // The error matches [store.ErrLocked] if another process works the SQLite
 // database, and [ErrWorkerID] if another worker has this one's id.
 func (r *Runner) Start(ctx context.Context) error {
+	r.changing.Lock()
+	defer r.changing.Unlock()
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	if r.state != stateNew {
+		r.mu.Unlock()
 		return errors.New("jobs: a runner is started once")
 	}
-	if err := r.start(ctx); err != nil {
+	ctx, r.abort = context.WithCancel(ctx)
+	defer r.abort()
+	r.state = stateStarting
+	r.mu.Unlock()
+	defer close(r.started)
+	err := r.start(ctx)
+	if err != nil {
+		err = errors.Join(err, r.release(context.WithoutCancel(ctx)))
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
 		r.state = stateStopped
-		return errors.Join(err, r.release(context.WithoutCancel(ctx)))
+		close(r.ended)
+		return err
 	}
 	r.state = stateRunning
 	r.log.LogAttrs(ctx, slog.LevelInfo, "rotation worker started", slog.String("worker", r.workerID), slog.Int("jobs", len(r.jobs)))
@@ -399,9 +471,13 @@ func (r *Runner) start(ctx context.Context) error {
 	if err := r.migrate(ctx); err != nil {
 		return err
 	}
-	if r.river, err = r.newQueue(); err != nil {
+	queue, err := r.newQueue()
+	if err != nil {
 		return fmt.Errorf("jobs: river: %w", err)
 	}
+	r.mu.Lock()
+	r.river = queue
+	r.mu.Unlock()
 	if err := r.reclaim(ctx); err != nil {
 		return err
 	}
@@ -417,22 +493,42 @@ func (r *Runner) start(ctx context.Context) error {
 // Stop ends the work: no step begins any more, and running ones have as long as
 // [WithGrace] says, or until ctx ends; then they are cancelled, which leaves
 // their rotations to be resumed. It returns when all is over, with an error if
-// steps had to be cancelled.
+// steps had to be cancelled. A [Runner.Start] that is not over yet fails.
 func (r *Runner) Stop(ctx context.Context) error {
 	r.mu.Lock()
-	if r.state != stateRunning {
+	if r.state == stateStarting {
+		r.abort()
+		r.mu.Unlock()
+		select {
+		case <-r.started:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		r.mu.Lock()
+	}
+	switch r.state {
+	case stateNew:
 		r.mu.Unlock()
 		return nil
+	case stateStopped: // by somebody else, who may not be done
+		r.mu.Unlock()
+		select {
+		case <-r.ended:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	r.state = stateStopped
 	r.mu.Unlock()
+	defer close(r.ended)
 	soft, cancel := context.WithTimeout(ctx, r.grace)
 	err := r.river.Stop(soft)
 	cancel()
 	ctx = context.WithoutCancel(ctx)
 	if err != nil {
 		err = fmt.Errorf("jobs: steps were cancelled: %w", err)
-		hard, cancel := context.WithTimeout(ctx, r.grace)
+		hard, cancel := context.WithTimeout(ctx, max(r.grace, leastHard))
 		defer cancel()
 		if hardErr := r.river.StopAndCancel(hard); hardErr != nil {
 			err = errors.Join(err, fmt.Errorf("jobs: river: %w", hardErr))
@@ -442,6 +538,9 @@ func (r *Runner) Stop(ctx context.Context) error {
 	r.log.LogAttrs(ctx, slog.LevelInfo, "rotation worker stopped", slog.String("worker", r.workerID), slog.Any("error", err))
 	return err
 }
+
+// leastHard is how long Stop waits at least for what was cancelled.
+const leastHard = 10 * time.Second
 
 // release gives up what start has taken.
 func (r *Runner) release(ctx context.Context) error {
@@ -488,34 +587,6 @@ func (r *Runner) job(name string) *registered {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.jobs[name]
-}
-
-// Trigger rotates a job's key as soon as a worker is free, whatever the schedule
-// says, or goes on with a rotation that is stuck or waits. It does nothing more
-// if a River job is about to begin the rotation anyway.
-func (r *Runner) Trigger(ctx context.Context, job string) error {
-	if !r.Running() {
-		return ErrNotRunning
-	}
-	row, err := r.store.Get(ctx, job)
-	if errors.Is(err, store.ErrNotFound) {
-		return fmt.Errorf("%w: %w", ErrUnknown, err)
-	}
-	if err != nil {
-		return err
-	}
-	if g := r.job(job); g != nil && g.Err != nil {
-		return g.Err
-	}
-	status, err := r.engine.Status(ctx, job)
-	if err != nil {
-		return err
-	}
-	_, err = r.enqueue(ctx, []rotateArgs{{Job: job, Force: true, Generation: status.Generation}}, []string{row.Owner})
-	if err != nil {
-		return err
-	}
-	return r.wake(ctx, job)
 }
 
 // ownerQueue is the queue of a worker.

@@ -58,14 +58,52 @@ func (r *Runner) Snapshot(ctx context.Context) ([]Status, error) {
 		return nil, err
 	}
 	all := make([]Status, 0, len(rows))
+	var due []store.Schedule
 	for _, row := range rows {
 		s, err := r.status(ctx, row, known[row.Job], false)
 		if err != nil {
 			return nil, err
 		}
+		if s.Overdue {
+			due = append(due, row)
+		}
 		all = append(all, s)
 	}
+	held, err := r.held(ctx, due, known)
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		all[i].hold(held)
+	}
 	return all, nil
+}
+
+// held says of jobs that are due why they do not begin yet: they wait for a
+// canary.
+func (r *Runner) held(ctx context.Context, due []store.Schedule, known map[string]facts) (map[string]string, error) {
+	if len(due) == 0 {
+		return nil, nil
+	}
+	now := r.now()
+	_, members, err := r.members(ctx, now, due, known)
+	if err != nil {
+		return nil, err
+	}
+	held := make(map[string]string)
+	for _, turn := range schedule.Order(now, members) {
+		if !turn.Begin {
+			held[turn.Name] = turn.Reason
+		}
+	}
+	return held, nil
+}
+
+// hold adds to the reason why the job is due that it does not begin yet.
+func (s *Status) hold(held map[string]string) {
+	if why := held[s.Job]; why != "" && s.Reason != "" {
+		s.Reason += ", " + why
+	}
 }
 
 // Status returns how a job stands, with what the journal says of it whether
@@ -86,7 +124,17 @@ func (r *Runner) Status(ctx context.Context, job string) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	return r.status(ctx, row, f, true)
+	s, err := r.status(ctx, row, f, true)
+	if err != nil || !s.Overdue {
+		return s, err
+	}
+	known, err := r.allFacts(ctx)
+	if err != nil {
+		return Status{}, err
+	}
+	held, err := r.held(ctx, []store.Schedule{row}, known)
+	s.hold(held)
+	return s, err
 }
 
 func (r *Runner) status(ctx context.Context, row store.Schedule, f facts, journal bool) (Status, error) {
@@ -98,18 +146,16 @@ func (r *Runner) status(ctx context.Context, row store.Schedule, f facts, journa
 	}
 	r.mu.Lock()
 	g := r.jobs[row.Job]
-	_, s.Running = r.running[row.Job]
+	s.Running = r.running[row.Job]
 	r.mu.Unlock()
 	if g == nil {
 		s.Blocked = "this worker does not know the job"
 	} else {
 		s.Strategy, s.Provider, s.Key = g.traits.Name, g.traits.Provider, g.traits.Key
-		if err := r.refusal(g); err != nil {
+		if err := r.refusal(g, row.Owner); err != nil {
 			s.Blocked = err.Error()
 		}
-		if _, reason, err := r.next(g, f, row.Created, now); err == nil {
-			s.Reason = reason
-		}
+		_, s.Reason, _ = r.next(g, f, row.Created, now)
 	}
 	// A step that runs may have got anywhere since its row was written.
 	if !journal && !s.Running && standing(row) != schedule.Running && row.LastState != string(rotation.StateStuck) && f.run == 0 {

@@ -47,8 +47,15 @@ func (w *rotateWorker) NextRetry(*river.Job[rotateArgs]) time.Time {
 
 // Work runs a step. It returns nil when nothing is left to do until the schedule
 // says so, and else how long to wait.
-func (w *rotateWorker) Work(ctx context.Context, job *river.Job[rotateArgs]) error {
+func (w *rotateWorker) Work(ctx context.Context, job *river.Job[rotateArgs]) (err error) {
 	r := w.runner
+	defer func() {
+		// River would keep what it panicked with, and show it.
+		if v := recover(); v != nil {
+			_ = r.panicked(ctx, job.Args.Job, v)
+			err = river.JobSnooze(jitter(time.Minute))
+		}
+	}()
 	again, err := r.work(ctx, job.Args)
 	if err != nil {
 		// The database, or what is about to end: the journal has the rest.
@@ -115,8 +122,9 @@ func (r *Runner) work(ctx context.Context, args rotateArgs) (again *time.Duratio
 	if err != nil {
 		return nil, err
 	}
+	g = g.by(row.Spec)
 	s := &stepRun{Runner: r, job: g, args: args, row: row, facts: f, began: time.Now(), at: r.now()}
-	if err := r.refusal(g); err != nil {
+	if err := r.refusal(g, row.Owner); err != nil {
 		return s.refuse(ctx, err)
 	}
 	// Before anything is asked of the provider.
@@ -169,10 +177,10 @@ func after(d time.Duration) *time.Duration { d = max(d, 0); return &d }
 func (r *Runner) enter(job string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, there := r.running[job]; there {
+	if r.running[job] {
 		return false
 	}
-	r.running[job] = time.Now()
+	r.running[job] = true
 	return true
 }
 
@@ -182,15 +190,26 @@ func (r *Runner) leave(job string) {
 	delete(r.running, job)
 }
 
-// refusal says why this worker may not run a job.
-func (r *Runner) refusal(g *registered) error {
+// ownerOf is the only worker that may run a job, whose owner is by the schedule
+// owner; empty: any. Another worker may know a newer configuration.
+func (r *Runner) ownerOf(g *registered, owner string) string {
+	if owner == "" || owner == r.workerID {
+		return g.Owner
+	}
+	return owner
+}
+
+// refusal says why this worker may not run a job, whose owner is by the schedule
+// owner.
+func (r *Runner) refusal(g *registered, owner string) error {
+	owner = r.ownerOf(g, owner)
 	switch {
+	case owner != "" && owner != r.workerID:
+		return fmt.Errorf("%w: it is %s's, and this is %s", ErrOwner, owner, r.workerID)
 	case errors.Is(g.Err, ErrOwner):
 		return g.Err
 	case g.Err != nil:
 		return fmt.Errorf("%w: %w", errUnmade, g.Err)
-	case g.Owner != "" && g.Owner != r.workerID:
-		return fmt.Errorf("%w: it is %s's, and this is %s", ErrOwner, g.Owner, r.workerID)
 	}
 	return nil
 }
@@ -198,17 +217,16 @@ func (r *Runner) refusal(g *registered) error {
 // errUnmade: a job could not be made.
 var errUnmade = errors.New("jobs: the job cannot be run as it is")
 
-// refuse ends a step that this worker may not run. A rotation that is under way
-// stays what it is: another worker may be able to go on with it, or this one
-// soon.
+// refuse ends a step that this worker may not run. What is another worker's is
+// not this one's to write down. A rotation that is under way stays what it is:
+// another worker may be able to go on with it, or this one soon.
 func (s *stepRun) refuse(ctx context.Context, why error) (*time.Duration, error) {
+	if owner := s.ownerOf(s.job, s.row.Owner); owner != "" && owner != s.workerID {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "rotation refused", slog.String("job", s.job.Name), slog.Any("error", why))
+		return after(jitter(busyWait)), s.requeue(ctx, s.job.Name, owner)
+	}
 	if standing(s.row) != schedule.Running {
 		return s.over(ctx, nil, why)
-	}
-	if errors.Is(why, ErrOwner) {
-		// Its River job is in the wrong queue; the sweep makes another.
-		s.log.LogAttrs(ctx, slog.LevelWarn, "rotation refused", slog.String("job", s.job.Name), slog.Any("error", why))
-		return nil, s.store.SetDue(ctx, s.job.Name, s.at)
 	}
 	s.log.LogAttrs(ctx, slog.LevelWarn, "rotation goes on later", slog.String("job", s.job.Name), slog.Any("error", why))
 	return after(jitter(strangerWait)), nil
@@ -221,8 +239,9 @@ type stepRun struct {
 	args  rotateArgs
 	row   store.Schedule
 	facts facts
-	began time.Time // by the real clock
-	at    time.Time // by the schedule's
+	began time.Time     // by the real clock
+	at    time.Time     // by the schedule's
+	ago   time.Duration // since the rotation was over
 
 	stopped bool // the worker was told to stop
 }
@@ -239,7 +258,8 @@ func (s *stepRun) due(ctx context.Context) (bool, error) {
 	spec := s.job.Schedule
 	// A failed run is tried again even if a person has begun it early; but not
 	// one that has only failed to learn when the key expires.
-	retry := s.row.LastState == StateFailed && (spec.BeforeExpiry == "" || !s.facts.looked.IsZero())
+	retry := s.row.LastState == StateFailed && (spec.BeforeExpiry == "" || !s.facts.looked.IsZero()) ||
+		s.row.LastState == string(rotation.StateRolledBack) && spec.Canary // others wait for it
 	if spec.BeforeExpiry != "" && s.at.Sub(s.facts.looked) >= DefaultLook {
 		if err := s.look(ctx); err != nil {
 			s.log.LogAttrs(ctx, slog.LevelWarn, "it is not known when the key expires", slog.String("job", s.job.Name), slog.Any("error", err))
@@ -264,6 +284,14 @@ func (s *stepRun) due(ctx context.Context) (bool, error) {
 	if !due.After(s.at) {
 		return true, nil
 	}
+	if s.row.LastState == StateFailed && !retry && !s.facts.looked.IsZero() {
+		// All that has failed was to ask when the key expires.
+		o := store.Outcome{Run: s.row.LastRun, Due: due}
+		if s.facts.generation > 0 {
+			o.State = string(rotation.StateDone)
+		}
+		return false, s.store.SetOutcome(ctx, s.job.Name, o)
+	}
 	if soon := s.at.Add(unknownWait); spec.BeforeExpiry != "" && s.facts.looked.IsZero() && due.After(soon) {
 		due = soon
 	}
@@ -285,7 +313,14 @@ func (s *stepRun) look(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.step/4)
 	defer cancel()
-	expires, err := ask(ctx)
+	expires, err := func() (_ time.Time, err error) {
+		defer func() {
+			if v := recover(); v != nil {
+				err = s.panicked(ctx, s.job.Name, v)
+			}
+		}()
+		return ask(ctx)
+	}()
 	if err != nil {
 		return err
 	}
@@ -374,21 +409,29 @@ func (s *stepRun) rotate(ctx context.Context) (*time.Duration, error) {
 	return s.over(context.WithoutCancel(ctx), result, err)
 }
 
-// call is the engine's Rotate, with a panic made an error. Its value is not
-// shown: it may be anything.
+// call is the engine's Rotate, with a panic made an error.
 func (s *stepRun) call(ctx context.Context, job rotation.Job) (result *rotation.Result, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			s.log.LogAttrs(ctx, slog.LevelError, "a rotation panicked", slog.String("job", job.Name), slog.String("type", fmt.Sprintf("%T", v)), slog.String("stack", string(debug.Stack())))
-			result, err = nil, fmt.Errorf("jobs: %s panicked (%T)", job.Name, v)
+			result, err = nil, s.panicked(ctx, job.Name, v)
 		}
 	}()
 	return s.engine.Rotate(ctx, job)
 }
 
+// panicked logs a panic, and makes an error of it. Its value is not shown: it
+// may be anything.
+func (r *Runner) panicked(ctx context.Context, job string, v any) error {
+	r.log.LogAttrs(ctx, slog.LevelError, "a rotation panicked", slog.String("job", job), slog.String("type", fmt.Sprintf("%T", v)), slog.String("stack", string(debug.Stack())))
+	return fmt.Errorf("jobs: %s panicked (%T)", job, v)
+}
+
 // recover writes down a rotation that is over: the worker that has done it died
-// before it could.
+// before it could, or it was none of ours. The next is due from when it was over.
 func (s *stepRun) recover(ctx context.Context, status *rotation.Status) (*time.Duration, error) {
+	if !status.Finished.IsZero() {
+		s.ago = max(time.Since(status.Finished), 0)
+	}
 	return s.over(ctx, &rotation.Result{Job: status.Job, Operation: status.Operation, State: status.State, Resumed: true, Finished: status.Finished}, nil)
 }
 
@@ -445,8 +488,35 @@ func (s *stepRun) over(ctx context.Context, result *rotation.Result, err error) 
 	if err := s.setFacts(ctx, s.job.Name, s.facts); err != nil {
 		return nil, err
 	}
+	if err := s.rescheduled(ctx, v); err != nil {
+		return nil, err
+	}
 	s.tell(ctx, v)
 	return v.again, nil
+}
+
+// rescheduled sets when a job is due by its schedule, if that has changed since
+// the step began.
+func (s *stepRun) rescheduled(ctx context.Context, v verdict) error {
+	if !v.over {
+		return nil
+	}
+	row, err := s.store.Get(ctx, s.job.Name)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil || row.Spec == s.row.Spec {
+		return err
+	}
+	g := s.job.by(row.Spec)
+	if g.Schedule != nil && v.state != string(rotation.StateDone) {
+		return nil // it is tried again
+	}
+	due, _, err := s.next(g, s.facts, row.Created, s.at)
+	if err != nil {
+		due = s.at.Add(DefaultLook)
+	}
+	return s.store.SetDue(ctx, s.job.Name, due)
 }
 
 func maxTime(a, b time.Time) time.Time {
@@ -471,15 +541,16 @@ func (s *stepRun) judge(ctx context.Context, result *rotation.Result, err error)
 		s.log.LogAttrs(ctx, slog.LevelError, "A NEW TOKEN COULD NOT BE SAVED: free the database's disk, and look at the job's escrow", slog.String("job", s.job.Name), slog.Any("error", unsaved))
 	}
 	switch {
+	case s.dialect.many && time.Since(s.began) >= s.rescue-s.step/4:
+		// This process was stopped for long: another has, or had, the job, and has
+		// written down what came of it, or will.
+		v.skip, v.again = true, after(jitter(busyWait))
 	case err == nil && result.ResumeAt.IsZero():
 		return s.done(ctx, v)
 	case err == nil:
 		v.attempts = 0
 		// The time is the provider's, whose clock may be behind ours.
-		s.again(&v, jitterUp(max(time.Until(result.ResumeAt), min(s.poll, time.Second))))
-	case s.dialect.many && time.Since(s.began) >= s.rescue-s.step/4:
-		// This process was stopped for long: another has, or had, the job.
-		v.skip, v.again = true, after(jitter(busyWait))
+		s.again(ctx, &v, jitterUp(max(time.Until(result.ResumeAt), min(s.poll, time.Second))))
 	case errors.Is(err, store.ErrFenced), errors.Is(err, rotation.ErrBusy):
 		wait := jitter(busyWait)
 		var busy *store.BusyError
@@ -489,15 +560,11 @@ func (s *stepRun) judge(ctx context.Context, result *rotation.Result, err error)
 		v.skip, v.again = true, after(wait)
 	case errors.Is(err, rotation.ErrUnfinished) && s.stopped:
 		v.attempts = s.row.Attempts
-		s.again(&v, 0)
-	case errors.Is(err, rotation.ErrUnfinished):
-		s.again(&v, backoff(2*time.Second, 5*time.Minute, v.attempts))
+		s.again(ctx, &v, 0)
+	case errors.Is(err, rotation.ErrUnfinished), !errors.Is(err, rotation.ErrStuck) && s.underWay(ctx, s.job.Name) == nil:
+		s.again(ctx, &v, backoff(2*time.Second, 5*time.Minute, v.attempts))
 	case errors.Is(err, rotation.ErrStuck):
 		v.state, v.over, v.due = string(rotation.StateStuck), false, s.at.Add(DefaultLook)
-	case errors.Is(err, ErrOwner) && s.job.Owner != "":
-		// Its River job is in the wrong queue; the sweep puts it into the right
-		// one. It is not this worker's to write down.
-		v.skip, v.state, v.over = true, StateRefused, true
 	case errors.Is(err, rotation.ErrRefused), errors.Is(err, ErrOwner), errors.Is(err, errUnmade):
 		v.state, v.over = StateRefused, true
 		v.due = s.at.Add(DefaultLook)
@@ -531,12 +598,12 @@ func jitterUp(d time.Duration) time.Duration {
 }
 
 // again has a step run again after d.
-func (s *stepRun) again(v *verdict, d time.Duration) {
+func (s *stepRun) again(ctx context.Context, v *verdict, d time.Duration) {
 	d = min(max(d, 100*time.Millisecond), longestPause)
 	v.again, v.resume, v.due = &d, time.Now().Add(d), s.at.Add(d+safety)
 	if v.state == "" {
 		v.state = cmp.Or(s.row.LastState, StateFailed)
-		if status, err := s.engine.Status(context.Background(), s.job.Name); err == nil {
+		if status, err := s.engine.Status(ctx, s.job.Name); err == nil {
 			v.state = string(status.State)
 		}
 	}
@@ -551,14 +618,15 @@ func (s *stepRun) done(ctx context.Context, v verdict) (verdict, error) {
 	}
 	s.facts.generation = status.Generation
 	if v.state != string(rotation.StateDone) {
-		// Rolled back, by itself: nothing has changed.
-		v.attempts = s.row.Attempts + 1
-		v.problem = errors.New(cmp.Or(status.Problem, "rolled back"))
-		v.due = s.at.Add(backoff(time.Minute, 6*time.Hour, v.attempts))
+		// A person has taken it back, and is to have time for what was wrong.
+		v.state, v.problem = string(rotation.StateRolledBack), errors.New("rolled back by hand")
+		if s.job.Schedule != nil {
+			v.due = s.at.Add(DefaultLook)
+		}
 		return v, nil
 	}
 	s.facts.issued = status.Issued
-	s.facts.finished = s.at // by the schedule's clock, which may not be the provider's
+	s.facts.finished = s.at.Add(-s.ago) // by the schedule's clock, which may not be the provider's
 	s.facts.expires, s.facts.looked = time.Time{}, time.Time{}
 	if s.job.Schedule == nil {
 		return v, nil
@@ -569,27 +637,30 @@ func (s *stepRun) done(ctx context.Context, v verdict) (verdict, error) {
 		}
 	}
 	v.due, _, err = s.nextOf(s.job.Schedule, s.job.Name, s.facts, s.row.Created, s.at)
+	if err != nil { // it has no time, and may have one tomorrow
+		v.problem, v.due = err, s.at.Add(DefaultLook)
+	}
 	if s.job.Schedule.BeforeExpiry != "" && s.facts.looked.IsZero() {
 		// It is asked again soon.
 		if soon := s.at.Add(unknownWait / 6); v.due.IsZero() || v.due.After(soon) {
 			v.due = soon
 		}
 	}
-	return v, err
+	return v, nil
 }
 
 // tell says what came of a step, to the log and to whom it concerns.
 func (s *stepRun) tell(ctx context.Context, v verdict) {
 	level, message := slog.LevelInfo, "rotation finished"
 	switch {
-	case v.skip && v.over:
-		level, message = slog.LevelWarn, "rotation refused"
 	case v.skip:
 		level, message = slog.LevelDebug, "another worker has the job"
 	case v.state == string(rotation.StateStuck):
 		level, message = slog.LevelError, "rotation needs a person"
 	case v.state == StateRefused:
 		level, message = slog.LevelWarn, "rotation refused"
+	case v.state == string(rotation.StateRolledBack):
+		message = "rotation rolled back"
 	case v.problem != nil && v.again != nil:
 		level, message = slog.LevelWarn, "rotation goes on later"
 	case v.problem != nil:

@@ -361,6 +361,13 @@ func (n *next) occurrence() (place, error) {
 			}
 			return pl, nil
 		}
+		if n.urgent(f) { // that one is not enough
+			pl.planned = n.latest
+			if at := time.Unix(when, 0).UTC(); at.After(pl.planned) {
+				pl.planned = at
+			}
+			return pl, nil
+		}
 		after = f.end - 1 // one rotation was for all of them
 		if inside {
 			after += j

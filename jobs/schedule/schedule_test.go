@@ -60,15 +60,18 @@ func TestNext(t *testing.T) {
 		"past the year 9999":      {spec: `{"every": "36500d"}`, last: "9950-01-01", reason: "not before the year 10000"},
 		"clock behind":            {spec: `{"every": "1d"}`, last: "2026-01-05", on: "2026-01-01", at: "2026-01-06", reason: "every 1d; the clock is behind the last rotation"},
 
-		"cron":                     {spec: `{"cron": "0 4 1 * *"}`, last: "2026-01-01T04:00:09", at: "2026-02-01T04:00", reason: "cron 0 4 1 * * (UTC)"},
-		"cron, right on the time":  {spec: `{"cron": "0 4 1 * *"}`, last: "2026-01-01T04:00:00", at: "2026-02-01T04:00", reason: "cron 0 4 1 * * (UTC)"},
-		"cron, just before":        {spec: `{"cron": "0 4 1 * *"}`, last: "2026-01-01T03:59:59", at: "2026-01-01T04:00", reason: "cron 0 4 1 * * (UTC)"},
-		"cron in a zone":           {spec: `{"cron": "0 4  1 7 *", "timezone": "Europe/Berlin"}`, last: "2026-01-01", at: "2026-07-01T02:00", reason: "cron 0 4 1 7 * (Europe/Berlin)"},
-		"cron, missed":             {spec: `{"cron": "@daily"}`, last: "2026-01-01T00:01", on: "2026-01-09T12:00", at: "2026-01-09T12:00", planned: "2026-01-02", reason: "cron @daily (UTC), overdue"},
-		"cron, year's end":         {spec: `{"cron": "59 23 31 12 *"}`, last: "2026-12-31T23:59:30", at: "2027-12-31T23:59", reason: "cron 59 23 31 12 * (UTC)"},
-		"cron on a leap day":       {spec: `{"cron": "0 0 29 2 *"}`, last: "2028-02-29T00:01", at: "2032-02-29", reason: "cron 0 0 29 2 * (UTC)"},
-		"cron without a leap year": {spec: `{"cron": "0 0 29 2 *"}`, last: "2096-02-29T00:01", at: "2104-02-29", reason: "cron 0 0 29 2 * (UTC)"},
-		"cron after 9999":          {spec: `{"cron": "0 0 29 2 *"}`, last: "9996-03-01", reason: "not before the year 10000"},
+		"cron":                              {spec: `{"cron": "0 4 1 * *"}`, last: "2026-01-01T04:00:09", at: "2026-02-01T04:00", reason: "cron 0 4 1 * * (UTC)"},
+		"cron, right on the time":           {spec: `{"cron": "0 4 1 * *"}`, last: "2026-01-01T04:00:00", at: "2026-02-01T04:00", reason: "cron 0 4 1 * * (UTC)"},
+		"cron, just before":                 {spec: `{"cron": "0 4 1 * *"}`, last: "2026-01-01T03:59:59", at: "2026-01-01T04:00", reason: "cron 0 4 1 * * (UTC)"},
+		"cron in a zone":                    {spec: `{"cron": "0 4  1 7 *", "timezone": "Europe/Berlin"}`, last: "2026-01-01", at: "2026-07-01T02:00", reason: "cron 0 4 1 7 * (Europe/Berlin)"},
+		"cron, missed":                      {spec: `{"cron": "@daily"}`, last: "2026-01-01T00:01", on: "2026-01-09T12:00", at: "2026-01-09T12:00", planned: "2026-01-02", reason: "cron @daily (UTC), overdue"},
+		"cron, year's end":                  {spec: `{"cron": "59 23 31 12 *"}`, last: "2026-12-31T23:59:30", at: "2027-12-31T23:59", reason: "cron 59 23 31 12 * (UTC)"},
+		"cron on a leap day":                {spec: `{"cron": "0 0 29 2 *"}`, last: "2028-02-29T00:01", at: "2032-02-29", reason: "cron 0 0 29 2 * (UTC)"},
+		"cron without a leap year":          {spec: `{"cron": "0 0 29 2 *"}`, last: "2096-02-29T00:01", at: "2104-02-29", reason: "cron 0 0 29 2 * (UTC)"},
+		"cron, either day":                  {spec: `{"cron": "0 4 13 * fri"}`, last: "2026-11-07", at: "2026-11-13T04:00", reason: "cron 0 4 13 * fri (UTC)"},
+		"cron, the other day":               {spec: `{"cron": "0 4 12 * fri"}`, last: "2026-11-07", at: "2026-11-12T04:00", reason: "cron 0 4 12 * fri (UTC)"},
+		"cron, every other day, or Fridays": {spec: `{"cron": "0 4 */2 * fri"}`, last: "2026-11-05T05:00", at: "2026-11-06T04:00", reason: "cron 0 4 */2 * fri (UTC)"},
+		"cron after 9999":                   {spec: `{"cron": "0 0 29 2 *"}`, last: "9996-03-01", reason: "not before the year 10000"},
 
 		"before expiry":          {spec: `{"before_expiry": "14d"}`, last: "2026-01-01", expires: "2026-04-01", at: "2026-03-18", reason: "14d before the expiry"},
 		"no expiry":              {spec: `{"before_expiry": "14d"}`, last: "2026-01-01", reason: "the expiry is not known"},
@@ -113,7 +116,8 @@ func TestNext(t *testing.T) {
 		"found in the freeze":       {spec: `{"before_expiry": "14d", ` + year + `}`, seen: "2026-12-24", expires: "2027-01-04", at: "2026-12-24", frozen: true, reason: "14d before the expiry, inside the freeze of 12-20 to 01-05, since the key expires too soon after it"},
 		"late in the freeze":        {spec: `{"before_expiry": "14d", ` + year + `}`, last: "2026-10-01", expires: "2027-01-04", on: "2026-12-27", at: "2026-12-27", planned: "2026-12-21", frozen: true, reason: "14d before the expiry, inside the freeze of 12-20 to 01-05, since the key expires too soon after it, overdue"},
 		"cron late in the freeze":   {spec: `{"cron": "0 4 22 * *", ` + year + `}`, last: "2026-11-23", expires: "2027-01-04", on: "2026-12-27", at: "2026-12-27", planned: "2026-12-22T04:00", frozen: true, reason: "cron 0 4 22 * * (UTC), inside the freeze of 12-20 to 01-05, since the key expires too soon after it, overdue"},
-		"short life at night":       {spec: `{"before_expiry": "1h", ` + nights + `}`, last: "2026-11-20T17:59", expires: "2026-11-21T12:00", on: "2026-11-20T18:00", at: "2026-11-21T11:00", reason: "1h before the expiry"},
+		"cron, expires in the freeze it was made before": {spec: `{"cron": "0 4 22 * *", ` + year + `}`, last: "2026-12-19T23:30", expires: "2026-12-24", at: "2026-12-23", frozen: true, reason: "cron 0 4 22 * * (UTC), inside the freeze of 12-20 to 01-05, since the key expires too soon after it"},
+		"short life at night":                            {spec: `{"before_expiry": "1h", ` + nights + `}`, last: "2026-11-20T17:59", expires: "2026-11-21T12:00", on: "2026-11-20T18:00", at: "2026-11-21T11:00", reason: "1h before the expiry"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -18,7 +18,8 @@ type Spec struct {
 	// "30d": at least 1 second. It excludes Cron.
 	Every string `yaml:"every,omitempty" json:"every,omitempty"`
 	// Cron is a cron expression with five fields, such as "0 4 1 * *", or one
-	// of @yearly, @monthly, @weekly, @daily and @hourly.
+	// of @yearly, @monthly, @weekly, @daily and @hourly. If it names both days of
+	// the month and weekdays, a day that is either is met.
 	Cron string `yaml:"cron,omitempty" json:"cron,omitempty"`
 	// BeforeExpiry is how long before its expiry a key is rotated, at least 1
 	// minute. With Every or Cron, the earlier one wins. A key that was rotated

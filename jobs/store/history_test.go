@@ -107,16 +107,23 @@ func TestSchedule(t *testing.T) {
 		}
 		assert.Equal(t, []string{"B", "a", "c", "never"}, list())
 
-		removed, err := s.RemoveExcept(ctx, []string{"B", "elsewhere"}, "w1")
+		rowOf := func(job string) store.Schedule {
+			row, err := s.Get(ctx, job)
+			require.NoError(t, err)
+			return row
+		}
+		removed, err := s.Remove(ctx, rowOf("a"), store.Schedule{Job: "none"})
 		require.NoError(t, err)
 		assert.Equal(t, []string{"a"}, removed)
-		removed, err = s.RemoveExcept(ctx, []string{"B", "elsewhere"})
+		removed, err = s.Remove(ctx)
 		require.NoError(t, err)
-		assert.Equal(t, []string{"c", "never"}, removed)
-		assert.Equal(t, []string{"B"}, list())
-		removed, err = s.RemoveExcept(ctx, nil)
+		assert.Empty(t, removed)
+		other := rowOf("c")
+		other.Owner += "x" // it has got another owner meanwhile
+		removed, err = s.Remove(ctx, other, rowOf("never"))
 		require.NoError(t, err)
-		assert.Equal(t, []string{"B"}, removed)
+		assert.Equal(t, []string{"never"}, removed)
+		assert.Equal(t, []string{"B", "c"}, list())
 	})
 }
 

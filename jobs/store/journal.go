@@ -25,14 +25,20 @@ import (
 //
 // Begin returns a [*BusyError] at once while another session has the job. On
 // SQLite that is another session of this process, or a process that is alive;
-// on PostgreSQL one whose lease is not over. A job's name has 1 to 100 letters,
+// on PostgreSQL one whose lease is not over, or one of this store that is not
+// closed. A job's name has 1 to 100 letters,
 // digits, hyphens, underscores and dots, no dot first.
 //
 // Save goes on trying while the database is away, for as long as [WithPatience]
 // says, and does nothing twice: when the answer to a commit was lost, it looks.
 // It ends early with its context, with [ErrFenced], or with an error that
-// will not pass. Every record has a checksum over itself, its number and its
-// job.
+// will not pass. Where the server waits for replicas, so does Save: a record that
+// is only found there is not saved yet. Every record has a checksum over itself,
+// its number and its job.
+//
+// On SQLite, Begin, Save and Reserve fail with an error that matches
+// [rotation.ErrJournal] if the file of the database was removed or replaced since
+// it was opened.
 //
 // Reserve, on SQLite, puts enough aside for two more records of the size of
 // the latest, and somewhat larger: pages in the database against a limit of its
@@ -63,9 +69,7 @@ func (s *Store) Journal(owner string) rotation.Journal {
 // without a session, it returns an error that matches [ErrFenced]. On SQLite
 // a session keeps its job until it is closed.
 func (s *Store) Held(job string) error {
-	s.mu.Lock()
-	session := s.held[job]
-	s.mu.Unlock()
+	session := s.session(job)
 	if session == nil {
 		return fmt.Errorf("%w (%s: no session)", ErrFenced, job)
 	}
@@ -78,6 +82,13 @@ func (s *Store) Held(job string) error {
 		return fmt.Errorf("%w (%s: the lease is over)", ErrFenced, job)
 	}
 	return nil
+}
+
+// session returns the session that this store has of a job; nil: none.
+func (s *Store) session(job string) *session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.held[job]
 }
 
 type journal struct {
@@ -106,6 +117,14 @@ func (j *journal) Begin(ctx context.Context, job string) (_ rotation.Session, er
 	if err := checkJob(job); err != nil {
 		return nil, err
 	}
+	if err := j.store.inPlace(); err != nil {
+		return nil, err
+	}
+	if j.store.leased && j.store.session(job) != nil {
+		// Its lease may be over, but its calls may still be under way, and ask
+		// Held by name.
+		return nil, j.busy(ctx, job)
+	}
 	s := &session{store: j.store, job: job, name: randomName(), unlock: func() error { return nil }}
 	if j.store.path != "" {
 		s.unlock, err = durable.OS{}.Lock(ctx, s.path("lock"), false)
@@ -120,7 +139,8 @@ func (j *journal) Begin(ctx context.Context, job string) (_ rotation.Session, er
 		}
 	}
 	start := time.Now()
-	row := j.store.row(ctx, `INSERT INTO keywright_journal AS j (job, epoch, owner, session, expires) VALUES (?, 1, ?, ?, `+j.store.expires(j.store.lease)+`)
+	row := j.store.row(ctx, `INSERT INTO keywright_journal AS j (job, epoch, owner, session, expires)
+		SELECT ?, 1, ?, ?, `+j.store.expires(j.store.lease)+` WHERE NOT EXISTS (SELECT 1 FROM keywright_database WHERE moved IS NOT NULL)
 		ON CONFLICT (job) DO UPDATE SET epoch = j.epoch + 1, owner = excluded.owner, session = excluded.session, expires = excluded.expires
 		WHERE (`+j.store.free+`) AND `+j.store.durable+` RETURNING epoch, `+recordColumns, job, j.owner, s.name)
 	var r records
@@ -139,17 +159,34 @@ func (j *journal) Begin(ctx context.Context, job string) (_ rotation.Session, er
 	s.note(&r)
 	s.until = start.Add(j.store.lease)
 	s.ctx, s.cancel = context.WithCancel(j.store.background)
-	j.store.mu.Lock()
-	j.store.held[job] = s
-	j.store.mu.Unlock()
-	if j.store.leased {
-		j.store.running.Go(s.renew)
+	if err := j.store.hold(s); err != nil {
+		return nil, errors.Join(err, s.end())
 	}
 	return s, nil
 }
 
-// busy says who has a job, if that can be found out.
+// hold notes a session, and keeps its lease, unless the store was closed
+// meanwhile.
+func (s *Store) hold(session *session) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	if other := s.held[session.job]; other == nil || other.epoch < session.epoch {
+		s.held[session.job] = session
+	}
+	if s.leased {
+		s.running.Go(session.renew)
+	}
+	return nil
+}
+
+// busy says who has a job, if that can be found out, or that it was moved.
 func (j *journal) busy(ctx context.Context, job string) error {
+	if err := j.store.stays(ctx, j.store.row); errors.Is(err, ErrMoved) {
+		return err
+	}
 	e := &BusyError{Job: job}
 	_ = j.store.row(ctx, `SELECT owner, expires FROM keywright_journal WHERE job = ?`, job).Scan(&e.Owner, moment{&e.Until})
 	return e
@@ -292,22 +329,37 @@ func (s *session) renew() {
 		case <-ticker.C:
 		}
 		ctx, cancel := context.WithTimeout(s.ctx, min(writeTimeout, s.store.lease))
-		start := time.Now()
-		n, err := s.store.exec(ctx, `UPDATE keywright_journal AS j SET expires = `+s.store.expires(s.store.lease)+` WHERE `+mine, s.mine()...)
+		err := s.keep(ctx)
 		cancel()
 		switch {
 		case s.ctx.Err() != nil:
 			return
+		case errors.Is(err, ErrFenced):
+			s.store.log.Error("store: a job was taken over", "job", s.job, "epoch", s.epoch)
+			return
 		case err != nil:
 			s.store.log.Warn("store: the lease of a job was not renewed", "job", s.job, "error", err)
-		case n == 0:
-			s.store.log.Error("store: a job was taken over", "job", s.job, "epoch", s.epoch)
-			_ = s.lose()
-			return
-		default:
-			s.extend(start)
 		}
 	}
+}
+
+// keepQuery keeps the lease. It is durable, and so is what was written before.
+func (s *session) keepQuery() string {
+	return `UPDATE keywright_journal AS j SET expires = ` + s.store.expires(s.store.lease) + ` WHERE ` + mine + ` AND ` + s.store.durable
+}
+
+// keep renews the lease.
+func (s *session) keep(ctx context.Context) error {
+	start := time.Now()
+	n, err := s.store.exec(ctx, s.keepQuery(), s.mine()...)
+	switch {
+	case err != nil:
+		return err
+	case n == 0:
+		return s.lose()
+	}
+	s.extend(start)
+	return nil
 }
 
 // read loads the two records, if the job is still this session's.
@@ -355,6 +407,9 @@ func (s *session) Save(ctx context.Context, data []byte) error {
 	if err := s.usable(); err != nil {
 		return err
 	}
+	if err := s.store.inPlace(); err != nil {
+		return err
+	}
 	data = append([]byte{}, data...) // not nil
 	ctx, cancel := context.WithTimeout(ctx, s.store.patience)
 	defer cancel()
@@ -371,6 +426,7 @@ func (s *session) Save(ctx context.Context, data []byte) error {
 		case errors.Is(err, rotation.ErrBusy), errors.Is(err, rotation.ErrJournal), !s.store.passing(err):
 			return err
 		}
+		s.store.reconnect(err)
 		select {
 		case <-ctx.Done():
 			return err
@@ -406,10 +462,18 @@ func (s *session) try(ctx context.Context, data []byte) error {
 		if err != nil {
 			return err
 		}
-		s.note(&r)
-		if r.latest.seq == seq && r.latest.sum == sum && !s.spoilt {
+		if r.latest.seq == seq && r.latest.sum == sum && r.latest.whole(s.job) {
+			// The answer may be missing because a replica's is, without which this
+			// is not durable yet. It is when what follows it is.
+			if s.store.leased {
+				if err := s.keep(ctx); err != nil {
+					return err
+				}
+			}
+			s.note(&r)
 			return nil
 		}
+		s.note(&r)
 	}
 	return fmt.Errorf("%w: the record of %s is changed by somebody else", rotation.ErrJournal, s.job)
 }
@@ -475,12 +539,15 @@ func (s *session) Reserve(ctx context.Context) error {
 	if err := s.usable(); err != nil {
 		return err
 	}
+	if err := s.store.inPlace(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	start := time.Now()
 	err := s.store.inTx(ctx, func(t *tx) error {
 		// The right first: it locks the row.
-		n, err := t.exec(ctx, `UPDATE keywright_journal AS j SET expires = `+s.store.expires(s.store.lease)+` WHERE `+mine+` AND `+s.store.durable, s.mine()...)
+		n, err := t.exec(ctx, s.keepQuery(), s.mine()...)
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package store_test
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"errors"
 	"flag"
 	"fmt"
@@ -61,6 +62,53 @@ func sqliteAt(t testing.TB) database {
 
 func postgresAt(t testing.TB) database {
 	return database{kind: "postgres", where: pgtest.Start(t)}
+}
+
+// soak says that there is time for all that a test can show; else it shows each
+// thing once.
+var soak = os.Getenv("KEYWRIGHT_SOAK") == "1"
+
+// pick returns the greater number when there is time for it.
+func pick(quick, long int) int {
+	if soak {
+		return long
+	}
+	return quick
+}
+
+// snapshot keeps what is in a database that nobody has open, and returns what
+// brings it back, much faster than it is made: in another file on SQLite, in the
+// same database on PostgreSQL.
+func snapshot(t *testing.T, d database) (restore func(*testing.T) database) {
+	t.Helper()
+	if d.kind == "sqlite" {
+		b, err := os.ReadFile(d.where)
+		require.NoError(t, err)
+		require.NoFileExists(t, d.where+"-wal")
+		return func(t *testing.T) database {
+			t.Helper()
+			d := sqliteAt(t)
+			require.NoError(t, os.Mkdir(filepath.Dir(d.where), 0o700))
+			require.NoError(t, os.WriteFile(d.where, b, 0o600))
+			return d
+		}
+	}
+	db, err := sql.Open("pgx", d.where)
+	require.NoError(t, err)
+	defer db.Close()
+	var names, keep, bring string
+	require.NoError(t, db.QueryRowContext(t.Context(), `SELECT string_agg(tablename, ', '), string_agg('CREATE TABLE kept.' || tablename || ' AS TABLE ' || tablename, '; '),
+		string_agg('INSERT INTO ' || tablename || ' SELECT * FROM kept.' || tablename, '; ') FROM pg_tables WHERE tablename LIKE 'keywright%' AND schemaname = 'public'`).Scan(&names, &keep, &bring))
+	_, err = db.ExecContext(t.Context(), `CREATE SCHEMA kept; `+keep)
+	require.NoError(t, err)
+	return func(t *testing.T) database {
+		t.Helper()
+		db, err := sql.Open("pgx", d.where)
+		require.NoError(t, err)
+		_, err = db.ExecContext(t.Context(), `TRUNCATE `+names+`; `+bring)
+		require.NoError(t, errors.Join(err, db.Close()))
+		return d
+	}
 }
 
 // both runs a test on either database.

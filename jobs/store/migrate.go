@@ -73,21 +73,56 @@ var migrations = [][]string{
 			text TEXT NOT NULL
 		) {strict}`,
 		`CREATE INDEX keywright_events_job ON keywright_events (job, id)`,
+		// Package jobs uses these two. Their times are in microseconds since
+		// 1970; 0: none.
+		`CREATE TABLE keywright_facts (
+			job {name} NOT NULL PRIMARY KEY,
+			generation {int} NOT NULL,
+			finished {int} NOT NULL,
+			issued {int} NOT NULL,
+			expires {int} NOT NULL,
+			looked {int} NOT NULL,
+			run {int} NOT NULL
+		) {strict}`,
+		`CREATE TABLE keywright_rates (
+			provider {name} NOT NULL PRIMARY KEY,
+			next {int} NOT NULL
+		) {strict}`,
+		// One row: which database this is, and when its journals were moved to
+		// another.
+		`CREATE TABLE keywright_database (
+			id TEXT NOT NULL PRIMARY KEY,
+			moved {time}
+		) {strict}`,
+		`INSERT INTO keywright_database (id) VALUES ({random})`,
+		// What was moved from others to this one. The source of a directory is
+		// empty.
+		`CREATE TABLE keywright_received (
+			job {name} NOT NULL,
+			source TEXT NOT NULL,
+			digest TEXT NOT NULL,
+			PRIMARY KEY (job, source, digest)
+		) {strict}`,
 	},
 }
 
 // migrate brings the tables up to this program's version, in one transaction.
 // Of several processes that do so at once, one does it, and the others find it
-// done.
-func (s *Store) migrate(ctx context.Context) error { return s.migrateTo(ctx, migrations) }
+// done. It refuses a database whose journals were moved to another.
+func (s *Store) migrate(ctx context.Context) error {
+	if err := s.migrateTo(ctx, migrations); err != nil {
+		return err
+	}
+	return s.stays(ctx, s.row)
+}
 
 func (s *Store) migrateTo(ctx context.Context, migrations [][]string) error {
 	known := len(migrations)
 	var version int
 	const latest = `SELECT COALESCE(MAX(version), 0) FROM keywright_schema`
 	// A role that may not make tables can use those that are there.
-	if err := s.row(ctx, latest).Scan(&version); err == nil && version == known {
-		return nil
+	if err := s.row(ctx, latest).Scan(&version); err == nil && version >= known {
+		return newer(version, known)
 	}
 	return s.inTx(ctx, func(t *tx) error {
 		if s.dialect.migrate != "" {
@@ -101,8 +136,8 @@ func (s *Store) migrateTo(ctx context.Context, migrations [][]string) error {
 		if err := t.row(ctx, latest).Scan(&version); err != nil {
 			return err
 		}
-		if version > known {
-			return fmt.Errorf("%w: it has version %d, and this program knows versions up to %d; run a newer program, or restore a backup from before", ErrVersion, version, known)
+		if err := newer(version, known); err != nil {
+			return err
 		}
 		for v := version; v < known; v++ {
 			for _, statement := range migrations[v] {
@@ -117,4 +152,12 @@ func (s *Store) migrateTo(ctx context.Context, migrations [][]string) error {
 		}
 		return nil
 	})
+}
+
+// newer refuses a version that this program does not know.
+func newer(version, known int) error {
+	if version <= known {
+		return nil
+	}
+	return fmt.Errorf("%w: it has version %d, and this program knows versions up to %d; run a newer program, or restore a backup from before", ErrVersion, version, known)
 }

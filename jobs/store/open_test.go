@@ -2,6 +2,8 @@ package store_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,7 +68,7 @@ func TestOpenSQLiteFiles(t *testing.T) {
 		}))
 		assert.Equal(t, 9, n, "the directory; the database, its log and its memory; the locks' directory, two locks, two spares")
 		require.NoError(t, session.Close())
-		for pragma, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "busy_timeout": "10000"} {
+		for pragma, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "busy_timeout": "10000", "fullfsync": "1", "checkpoint_fullfsync": "1"} {
 			var got string
 			require.NoError(t, s.SQL().QueryRowContext(t.Context(), "PRAGMA "+pragma).Scan(&got))
 			assert.Equal(t, want, got, pragma)
@@ -81,6 +83,7 @@ func TestOpenSQLiteRefusesWhatIsOpen(t *testing.T) {
 		"file":      func(p string) error { return os.Chmod(p, 0o640) },
 		"locks":     func(p string) error { return os.Chmod(p+".locks", 0o770) },
 		"log":       func(p string) error { return os.WriteFile(p+"-wal", nil, 0o644) },
+		"two names": func(p string) error { return os.Link(p, p+"2") },
 		"a link":    func(p string) error { return os.Rename(p, p+"2") },
 		"directories": func(p string) error {
 			if err := os.Remove(p); err != nil {
@@ -112,6 +115,70 @@ func TestOpenSQLiteRefusesWhatIsOpen(t *testing.T) {
 	require.ErrorIs(t, err, rotation.ErrJournal)
 }
 
+// A file that is not the one any more that was opened takes no record: nobody
+// would find it there.
+func TestSQLiteFileReplaced(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range map[string]func(path string) error{
+		"removed": os.Remove,
+		"moved":   func(p string) error { return os.Rename(p, p+"2") },
+		"restored": func(p string) error {
+			b, err := os.ReadFile(p)
+			return errors.Join(err, os.WriteFile(p+"2", b, 0o600), os.Rename(p+"2", p))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx := t.Context()
+			d := sqliteAt(t)
+			st := d.open(t)
+			s := begin(t, st.Journal("w"), "a")
+			require.NoError(t, s.Save(ctx, []byte("one")))
+			require.NoError(t, spoil(d.where))
+			require.ErrorIs(t, s.Save(ctx, []byte("two")), rotation.ErrJournal)
+			require.ErrorIs(t, s.Reserve(ctx), rotation.ErrJournal)
+			require.NoError(t, s.Close())
+			_, err := st.Journal("w").Begin(ctx, "a")
+			require.ErrorIs(t, err, rotation.ErrJournal)
+		})
+	}
+}
+
+// A file that was restored beside the log of another is refused when the two do
+// not fit.
+func TestStaleLog(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	d := sqliteAt(t)
+	st := d.open(t)
+	save := func(texts ...string) {
+		for _, text := range texts {
+			var events []store.Event
+			for i := range 200 {
+				events = append(events, store.Event{Job: fmt.Sprint("job-", i%40), Text: string(pad(text, 500))})
+			}
+			require.NoError(t, st.AddEvent(ctx, events...))
+		}
+	}
+	copyTo := func(suffix, to string) {
+		b, err := os.ReadFile(d.where + suffix)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(to, b, 0o600))
+	}
+	save("one")
+	execute(t, st, `PRAGMA wal_checkpoint(TRUNCATE)`)
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(dir, 0o700))
+	restored := filepath.Join(dir, "k.db")
+	copyTo("", restored)
+	save("two", "three")
+	execute(t, st, `PRAGMA wal_checkpoint(TRUNCATE)`)
+	save("four")
+	copyTo("-wal", restored+"-wal")
+	_, err := store.OpenSQLite(ctx, restored)
+	require.ErrorIs(t, err, rotation.ErrJournal)
+}
+
 // A database of a newer program is left alone, and the error says so.
 func TestNewerVersion(t *testing.T) {
 	t.Parallel()
@@ -122,6 +189,11 @@ func TestNewerVersion(t *testing.T) {
 		_, err = openAt(t.Context(), d.kind, d.where)
 		require.ErrorIs(t, err, store.ErrVersion)
 		require.ErrorContains(t, err, "it has version 7, and this program knows versions up to 1")
+		if d.kind == "postgres" { // to a role that may not make tables, too
+			execute(t, s, `DO $$ BEGIN CREATE ROLE reader LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$; GRANT SELECT ON keywright_schema TO reader`)
+			_, err = openAt(t.Context(), d.kind, strings.Replace(d.where, "postgres://postgres@", "postgres://reader@", 1))
+			require.ErrorIs(t, err, store.ErrVersion)
+		}
 	})
 }
 

@@ -41,6 +41,13 @@ type Recorder struct {
 func (s *Store) Recorder() *Recorder {
 	ctx, cancel := context.WithCancel(s.background)
 	r := &Recorder{store: s, wake: make(chan struct{}, 1), stop: cancel, ended: make(chan struct{})}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		cancel()
+		close(r.ended)
+		return r
+	}
 	s.running.Go(func() { r.run(ctx) })
 	return r
 }

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -134,36 +133,20 @@ func (s *Store) one(n int64, err error, what any) error {
 	return err
 }
 
-// RemoveExcept removes from the schedule what is not in keep, and returns the
-// names, sorted. If owners are given it leaves alone what is of others. A job's
-// journal stays, with what may be under way in it, and so does its history.
-func (s *Store) RemoveExcept(ctx context.Context, keep []string, owners ...string) (removed []string, err error) {
-	kept := make(map[string]bool, len(keep))
-	for _, job := range keep {
-		kept[job] = true
-	}
+// Remove removes jobs from the schedule, and returns the names of those that were
+// there. It takes Job and Owner and ignores the rest: a job that has another owner
+// by now stays. A job's journal stays, with what may be under way in it, and so
+// does its history.
+func (s *Store) Remove(ctx context.Context, schedules ...Schedule) (removed []string, err error) {
 	err = s.inTx(ctx, func(t *tx) error {
 		removed = nil
-		rows, err := t.QueryContext(ctx, `SELECT job, owner FROM keywright_schedule ORDER BY job`)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var job, owner string
-			if err := rows.Scan(&job, &owner); err != nil {
+		for _, v := range schedules {
+			n, err := t.exec(ctx, `DELETE FROM keywright_schedule WHERE job = ? AND owner = ?`, v.Job, v.Owner)
+			if err != nil {
 				return err
 			}
-			if !kept[job] && (len(owners) == 0 || slices.Contains(owners, owner)) {
-				removed = append(removed, job)
-			}
-		}
-		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-			return err
-		}
-		for _, job := range removed {
-			if _, err := t.exec(ctx, `DELETE FROM keywright_schedule WHERE job = ?`, job); err != nil {
-				return err
+			if n > 0 {
+				removed = append(removed, v.Job)
 			}
 		}
 		return nil

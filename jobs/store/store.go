@@ -3,16 +3,19 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"modernc.org/sqlite"
@@ -32,10 +35,15 @@ var (
 	ErrNotFound = errors.New("store: not found")
 	// ErrFull: the database cannot grow.
 	ErrFull = errors.New("store: no space left")
-	// ErrClosed: the session was closed.
+	// ErrClosed: the session, or the store, was closed.
 	ErrClosed = errors.New("store: closed")
 	// ErrLocked: another process works this database; see [Store.Exclusive].
 	ErrLocked = errors.New("store: another process has the database")
+	// ErrMoved: what was in the database is in another now; see [Store.MoveFrom].
+	ErrMoved = errors.New("store: the journals were moved to another database")
+	// ErrConflict: what is to be moved is there already, and differs; see
+	// [ConflictError].
+	ErrConflict = errors.New("store: the database has other journals of these jobs")
 )
 
 // BusyError says who has the right to a job. It matches [rotation.ErrBusy].
@@ -118,6 +126,7 @@ type Store struct {
 	*dialect
 
 	path     string
+	file     fs.FileInfo // of path, when it was opened
 	lease    time.Duration
 	patience time.Duration
 	log      *slog.Logger
@@ -126,8 +135,9 @@ type Store struct {
 	stop       context.CancelFunc
 	running    sync.WaitGroup
 
-	mu   sync.Mutex
-	held map[string]*session // the latest session of each job
+	mu     sync.Mutex
+	held   map[string]*session // the latest session of each job
+	closed bool                // nothing is added to running any more
 }
 
 func newStore(d *dialect, opts []Option) (*Store, error) {
@@ -146,8 +156,10 @@ const busyTimeout = 10 * time.Second
 
 // OpenSQLite opens the database in a file, which it makes with mode 0600 if
 // there is none, in a directory that it makes with mode 0700 if there is none.
-// A file or directory that lets others in is refused with an error that
-// matches [rotation.ErrJournal]. Beside the file are SQLite's own, with -wal
+// A file or directory that lets others in, a file with a second name, and one
+// that does not fit the log that is beside it are refused with an error that
+// matches [rotation.ErrJournal]. One whose journals were moved is refused with
+// [ErrMoved]. Beside the file are SQLite's own, with -wal
 // and -shm, and the directory path.locks.
 //
 // All goroutines share one connection, and wait for each other: nothing may
@@ -163,18 +175,13 @@ func OpenSQLite(ctx context.Context, path string, opts ...Option) (*Store, error
 		return nil, err
 	}
 	s.path = path
-	unlock, err := s.prepare(ctx)
+	unlock, logged, err := s.prepare(ctx)
 	if err != nil {
 		s.stop()
 		return nil, err
 	}
 	defer unlock()
-	u := url.URL{Scheme: "file", Path: filepath.ToSlash(path), OmitHost: true}
-	pragmas := url.Values{
-		"_txlock": {"immediate"}, "_busy_timeout": {strconv.FormatInt(busyTimeout.Milliseconds(), 10)},
-		"_journal_mode": {"WAL"}, "_synchronous": {"FULL"}, "_foreign_keys": {"on"},
-	}
-	connector, err := sqlite.NewConnector("file:" + u.EscapedPath() + "?" + pragmas.Encode())
+	connector, err := sqliteConnector(path)
 	if err != nil {
 		s.stop()
 		return nil, fmt.Errorf("store: %w", err)
@@ -186,6 +193,9 @@ func OpenSQLite(ctx context.Context, path string, opts ...Option) (*Store, error
 	if err = s.db.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&mode); err == nil && mode != "wal" {
 		err = fmt.Errorf("the file system of %s does not allow a write-ahead log (%s)", path, mode)
 	}
+	if err == nil && logged {
+		err = s.check(ctx)
+	}
 	if err == nil {
 		err = s.migrate(ctx)
 	}
@@ -195,37 +205,69 @@ func OpenSQLite(ctx context.Context, path string, opts ...Option) (*Store, error
 	return s, nil
 }
 
+// check looks for damage where a process has ended without a word: SQLite takes
+// a log that is left for the file's own, even if a backup was put in its place.
+func (s *Store) check(ctx context.Context) error {
+	unlock, err := s.Exclusive(ctx)
+	if errors.Is(err, ErrLocked) {
+		return nil // the log is in use
+	}
+	if err != nil {
+		return err
+	}
+	var found string
+	err = s.db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&found)
+	if err = errors.Join(err, unlock()); err == nil && found == "ok" {
+		return nil
+	}
+	if err == nil || s.damaged(err) {
+		return fmt.Errorf("%w: %s is damaged, or is not the file that %s-wal was written for: restore both from one backup, or the file alone without the other", rotation.ErrJournal, s.path, s.path)
+	}
+	return err
+}
+
+func sqliteConnector(path string) (driver.Connector, error) {
+	u := url.URL{Scheme: "file", Path: filepath.ToSlash(path), OmitHost: true}
+	pragmas := url.Values{
+		"_txlock": {"immediate"}, "_busy_timeout": {strconv.FormatInt(busyTimeout.Milliseconds(), 10)},
+		"_journal_mode": {"WAL"}, "_synchronous": {"FULL"}, "_foreign_keys": {"on"},
+		"_pragma": {"fullfsync(on)", "checkpoint_fullfsync(on)"}, // macOS needs it, others know none
+	}
+	return sqlite.NewConnector("file:" + u.EscapedPath() + "?" + pragmas.Encode())
+}
+
 // prepare makes the database's file and directories, and checks that they are
-// ours alone. Until unlock is called no other process opens the database.
-func (s *Store) prepare(ctx context.Context) (unlock func() error, err error) {
+// ours alone. Until unlock is called no other process opens the database. logged
+// reports whether there is a log from before.
+func (s *Store) prepare(ctx context.Context) (unlock func() error, logged bool, err error) {
 	fsys := durable.OS{}
 	for _, dir := range [...]string{filepath.Dir(s.path), s.locks()} {
 		if err := fsys.Mkdir(dir); err != nil {
-			return nil, fmt.Errorf("store: %w", err)
+			return nil, false, fmt.Errorf("store: %w", err)
 		}
 		if err := durable.CheckPrivate(fsys, dir); err != nil {
-			return nil, fmt.Errorf("%w: %w", rotation.ErrJournal, err)
+			return nil, false, fmt.Errorf("%w: %w", rotation.ErrJournal, err)
 		}
 	}
 	unlock, err = fsys.Lock(ctx, filepath.Join(s.locks(), ".open"), true)
 	if err != nil {
-		return nil, fmt.Errorf("store: %w", err)
+		return nil, false, fmt.Errorf("store: %w", err)
 	}
-	if err := s.prepareFiles(fsys); err != nil {
-		return nil, errors.Join(err, unlock())
+	if logged, err = s.prepareFiles(fsys); err != nil {
+		return nil, false, errors.Join(err, unlock())
 	}
-	return unlock, nil
+	return unlock, logged, nil
 }
 
-func (s *Store) prepareFiles(fsys durable.FS) error {
+func (s *Store) prepareFiles(fsys durable.FS) (logged bool, err error) {
 	f, err := fsys.Create(s.path)
 	switch {
 	case err == nil:
 		if err := errors.Join(f.Chmod(0o600), f.Sync(), f.Close(), fsys.SyncDir(filepath.Dir(s.path))); err != nil {
-			return fmt.Errorf("store: %w", err)
+			return false, fmt.Errorf("store: %w", err)
 		}
 	case !errors.Is(err, fs.ErrExist):
-		return fmt.Errorf("store: %w", err)
+		return false, fmt.Errorf("store: %w", err)
 	}
 	for _, suffix := range [...]string{"", "-wal", "-shm"} {
 		info, err := fsys.Lstat(s.path + suffix)
@@ -233,14 +275,39 @@ func (s *Store) prepareFiles(fsys durable.FS) error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("store: %w", err)
+			return false, fmt.Errorf("store: %w", err)
 		}
 		if !info.Mode().IsRegular() {
-			return fmt.Errorf("%w: %s is not a regular file", rotation.ErrJournal, s.path+suffix)
+			return false, fmt.Errorf("%w: %s is not a regular file", rotation.ErrJournal, s.path+suffix)
+		}
+		if names(info) > 1 {
+			return false, fmt.Errorf("%w: %s has another name, a hard link, under which somebody else may have it open", rotation.ErrJournal, s.path+suffix)
+		}
+		switch suffix {
+		case "":
+			s.file = info
+		case "-wal":
+			logged = info.Size() > 0
 		}
 		if problem := durable.PrivacyProblem(info); problem != "" {
-			return fmt.Errorf("%w: %s %s", rotation.ErrJournal, s.path+suffix, problem)
+			return false, fmt.Errorf("%w: %s %s", rotation.ErrJournal, s.path+suffix, problem)
 		}
+	}
+	return logged, nil
+}
+
+// inPlace fails if SQLite's file is not the one any more that was opened: what is
+// written to it then is lost with the last process that has it open.
+func (s *Store) inPlace() error {
+	if s.path == "" {
+		return nil
+	}
+	info, err := durable.OS{}.Lstat(s.path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("store: %w", err)
+	}
+	if err != nil || !os.SameFile(info, s.file) {
+		return fmt.Errorf("%w: %s was removed or replaced since it was opened: open it anew", rotation.ErrJournal, s.path)
 	}
 	return nil
 }
@@ -251,8 +318,10 @@ func (s *Store) locks() string { return s.path + ".locks" }
 // OpenPostgres opens the PostgreSQL database that a connection string names:
 // a URL, or words such as "host=… dbname=…". What the string leaves out comes
 // from the PG… variables of the environment, and pgxpool's settings, such as
-// pool_max_conns, may be in it. Errors do not repeat the string, which may hold
-// a password.
+// pool_max_conns, may be in it. One whose journals were moved is refused with
+// [ErrMoved], and so is a pooler in transaction or statement mode, such as
+// PgBouncer's: what a connection keeps there is another's at the next
+// transaction. Errors do not repeat the string, which may hold a password.
 func OpenPostgres(ctx context.Context, connection string, opts ...Option) (*Store, error) {
 	config, err := pgxpool.ParseConfig(connection)
 	if err != nil {
@@ -262,6 +331,7 @@ func OpenPostgres(ctx context.Context, connection string, opts ...Option) (*Stor
 	if config.ConnConfig.RuntimeParams["application_name"] == "" {
 		config.ConnConfig.RuntimeParams["application_name"] = "keywright"
 	}
+	config.AfterConnect = isolate
 	s, err := newStore(postgresDialect(), opts)
 	if err != nil {
 		return nil, err
@@ -271,13 +341,31 @@ func OpenPostgres(ctx context.Context, connection string, opts ...Option) (*Stor
 		return nil, fmt.Errorf("store: %w", err)
 	}
 	s.db = stdlib.OpenDBFromPool(s.pool)
-	if err = s.db.PingContext(ctx); err == nil {
+	if err = s.checkPooler(ctx); err == nil {
 		err = s.migrate(ctx)
 	}
 	if err != nil {
 		return nil, errors.Join(s.wrap(err), s.Close())
 	}
 	return s, nil
+}
+
+// isolate makes a connection's statements see what was committed before them,
+// whatever the role or the database has set: one that waited must not go by what
+// was true before. It is no parameter of the connection's start, which poolers
+// refuse.
+func isolate(ctx context.Context, conn *pgx.Conn) error {
+	_, err := conn.Exec(ctx, `SELECT set_config('default_transaction_isolation', 'read committed', false)
+		WHERE current_setting('default_transaction_isolation') <> 'read committed'`)
+	return err
+}
+
+// reconnect gives the connections up after an error that says that their server
+// takes no writes: another may be there for new ones.
+func (s *Store) reconnect(err error) {
+	if s.pool != nil && postgresCode(err, "25006") {
+		s.pool.Reset()
+	}
 }
 
 // SQL returns the database. On PostgreSQL it takes its connections from
@@ -318,6 +406,9 @@ func (s *Store) Ping(ctx context.Context) error {
 // a session that is not loses its job as if the process had died. On
 // PostgreSQL it waits until every connection is back in the pool.
 func (s *Store) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
 	s.stop()
 	s.running.Wait()
 	s.mu.Lock()
