@@ -1,0 +1,3 @@
+// Package rotator is the program keywright-rotator: it rotates the jobs of
+// keywright.yaml on schedule, and shows how they stand.
+package rotator
