@@ -12,11 +12,11 @@ import (
 )
 
 // TestReadmeExamples checks that every Go block of the README and of the
-// manuals of rotations and webhooks is, to the letter, a part of code that is compiled and
+// manuals of rotations, webhooks and jobs is, to the letter, a part of code that is compiled and
 // run: an Example function, or a program of examples.
 func TestReadmeExamples(t *testing.T) {
 	t.Parallel()
-	readme := read(t, "README.md") + read(t, "docs/rotation.md") + read(t, "docs/webhooks.md")
+	readme := read(t, "README.md") + read(t, "docs/rotation.md") + read(t, "docs/webhooks.md") + read(t, "docs/jobs.md")
 	marked := regexp.MustCompile("(?s)<!-- example: (\\S+) -->\n```go\n(.*?)```").FindAllStringSubmatch(readme, -1)
 	assert.Equal(t, strings.Count(readme, "```go\n"), len(marked), "a Go block without its source")
 	for _, m := range marked {
@@ -48,7 +48,7 @@ func TestReadmeSessions(t *testing.T) {
 func TestReadmeNamesWhatExists(t *testing.T) {
 	t.Parallel()
 	readme := read(t, "README.md")
-	for dir, text := range map[string]string{".": readme, "docs": read(t, "docs/rotation.md") + read(t, "docs/webhooks.md") + read(t, "docs/cli.md")} {
+	for dir, text := range map[string]string{".": readme, "docs": read(t, "docs/rotation.md") + read(t, "docs/webhooks.md") + read(t, "docs/cli.md") + read(t, "docs/jobs.md")} {
 		for _, m := range regexp.MustCompile(`\]\(([^)#]+)\)`).FindAllStringSubmatch(text, -1) {
 			_, err := os.Stat(filepath.Join(dir, m[1]))
 			require.NoError(t, err)
