@@ -356,7 +356,7 @@ func (b *bench) idle() {
 	b.t.Helper()
 	require.Eventually(b.t, func() bool {
 		var n int
-		err := b.store.SQL().QueryRowContext(b.t.Context(), b.dialect.bind(`SELECT COUNT(*) FROM river_job WHERE kind = ? AND state IN ('available', 'running')`), rotateArgs{}.Kind()).Scan(&n)
+		err := b.store.SQL().QueryRowContext(b.t.Context(), b.store.Rebind(`SELECT COUNT(*) FROM river_job WHERE kind = ? AND state IN ('available', 'running')`), rotateArgs{}.Kind()).Scan(&n)
 		return err == nil && n == 0
 	}, 30*time.Second, 20*time.Millisecond)
 }

@@ -23,13 +23,13 @@ import (
 
 func (b *bench) exec(query string, args ...any) {
 	b.t.Helper()
-	_, err := b.store.SQL().ExecContext(b.t.Context(), b.dialect.bind(query), args...)
+	_, err := b.store.SQL().ExecContext(b.t.Context(), b.store.Rebind(query), args...)
 	require.NoError(b.t, err)
 }
 
 func (b *bench) number(query string, args ...any) (n int) {
 	b.t.Helper()
-	require.NoError(b.t, b.store.SQL().QueryRowContext(b.t.Context(), b.dialect.bind(query), args...).Scan(&n))
+	require.NoError(b.t, b.store.SQL().QueryRowContext(b.t.Context(), b.store.Rebind(query), args...).Scan(&n))
 	return n
 }
 

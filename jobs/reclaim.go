@@ -30,25 +30,6 @@ type dialect struct {
 
 func dialectOf(st *store.Store) dialect { return dialect{many: st.Pool() != nil} }
 
-// bind numbers a statement's parameters, which are written as ?, where the
-// database wants that.
-func (d dialect) bind(query string) string {
-	if !d.many {
-		return query
-	}
-	var b strings.Builder
-	n := 0
-	for _, c := range query {
-		if c != '?' {
-			b.WriteRune(c)
-			continue
-		}
-		n++
-		b.WriteString("$" + strconv.Itoa(n))
-	}
-	return b.String()
-}
-
 // queue is River, whatever the driver.
 type queue interface {
 	Start(ctx context.Context) error
@@ -199,7 +180,7 @@ func scanFacts(scan func(...any) error, job *string) (f facts, err error) {
 }
 
 func (r *Runner) facts(ctx context.Context, job string) (f facts, known bool, err error) {
-	f, err = scanFacts(r.store.SQL().QueryRowContext(ctx, r.dialect.bind(`SELECT `+factsColumns+` FROM keywright_facts WHERE job = ?`), job).Scan, nil)
+	f, err = scanFacts(r.store.SQL().QueryRowContext(ctx, r.store.Rebind(`SELECT `+factsColumns+` FROM keywright_facts WHERE job = ?`), job).Scan, nil)
 	if errors.Is(err, sql.ErrNoRows) {
 		return facts{}, false, nil
 	}
@@ -240,7 +221,7 @@ func (r *Runner) setFacts(ctx context.Context, job string, f facts) error {
 }
 
 func (r *Runner) writeFacts(ctx context.Context, to execer, job string, f facts) error {
-	_, err := to.ExecContext(ctx, r.dialect.bind(`INSERT INTO keywright_facts (job, `+factsColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?)
+	_, err := to.ExecContext(ctx, r.store.Rebind(`INSERT INTO keywright_facts (job, `+factsColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (job) DO UPDATE SET generation = excluded.generation, finished = excluded.finished, issued = excluded.issued,
 			expires = excluded.expires, looked = excluded.looked, run = excluded.run`),
 		job, f.generation, micros(f.finished), micros(f.issued), micros(f.expires), micros(f.looked), f.run)

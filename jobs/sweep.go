@@ -108,11 +108,7 @@ func (r *Runner) sweepOnce(ctx context.Context) error {
 
 // live returns the queues of the jobs that have a River job.
 func (r *Runner) live(ctx context.Context) (map[string]string, error) {
-	name := `json_extract(args, '$.job')`
-	if r.dialect.many {
-		name = `args->>'job'`
-	}
-	rows, err := r.store.SQL().QueryContext(ctx, r.dialect.bind(`SELECT `+name+`, queue FROM river_job WHERE kind = ? AND `+liveCondition), rotateArgs{}.Kind())
+	rows, err := r.store.SQL().QueryContext(ctx, r.store.Rebind(`SELECT `+r.dialect.jobName()+`, queue FROM river_job WHERE kind = ? AND `+liveCondition), rotateArgs{}.Kind())
 	if err != nil {
 		return nil, fmt.Errorf("jobs: %w", err)
 	}
@@ -251,7 +247,7 @@ const farAhead = 48 * time.Hour
 // would not be due for as long as the clock was ahead. What was less far ahead is
 // left alone: the next rotation is later by that.
 func (r *Runner) mend(ctx context.Context, now time.Time) error {
-	rows, err := r.store.SQL().QueryContext(ctx, r.dialect.bind(`SELECT k.job FROM keywright_schedule AS k LEFT JOIN keywright_facts AS f ON f.job = k.job
+	rows, err := r.store.SQL().QueryContext(ctx, r.store.Rebind(`SELECT k.job FROM keywright_schedule AS k LEFT JOIN keywright_facts AS f ON f.job = k.job
 		WHERE k.created > ? OR k.last_run > ? OR f.finished > ? OR f.looked > ?`),
 		r.dialect.time(now.Add(farAhead)), r.dialect.time(now.Add(farAhead)), now.Add(farAhead).UnixMicro(), now.Add(farAhead).UnixMicro())
 	if err != nil {
@@ -309,7 +305,7 @@ func (r *Runner) mend1(ctx context.Context, job string, now time.Time) error {
 	if !row.LastRun.IsZero() {
 		last = r.dialect.time(row.LastRun)
 	}
-	_, err = r.store.SQL().ExecContext(ctx, r.dialect.bind(`UPDATE keywright_schedule SET created = ?, last_run = ? WHERE job = ?`), r.dialect.time(row.Created), last, job)
+	_, err = r.store.SQL().ExecContext(ctx, r.store.Rebind(`UPDATE keywright_schedule SET created = ?, last_run = ? WHERE job = ?`), r.dialect.time(row.Created), last, job)
 	if err != nil {
 		return fmt.Errorf("jobs: %w", err)
 	}
@@ -334,7 +330,7 @@ func minTime(a, b time.Time) time.Time {
 // requeue puts a job's River job into its owner's queue. One that is running is
 // there when it waits again.
 func (r *Runner) requeue(ctx context.Context, job, owner string) error {
-	_, err := r.store.SQL().ExecContext(ctx, r.dialect.bind(`UPDATE river_job SET queue = ?
+	_, err := r.store.SQL().ExecContext(ctx, r.store.Rebind(`UPDATE river_job SET queue = ?
 		WHERE kind = ? AND `+liveCondition+` AND `+r.dialect.matchJob()), ownerQueue(owner), rotateArgs{}.Kind(), job)
 	if err != nil {
 		return fmt.Errorf("jobs: %w", err)
@@ -367,13 +363,16 @@ func (r *Runner) enqueue(ctx context.Context, args []rotateArgs, owners []string
 	return added, nil
 }
 
-// matchJob is whether a River job is that of a job.
-func (d dialect) matchJob() string {
+// jobName is the name of a River job's job.
+func (d dialect) jobName() string {
 	if d.many {
-		return `args->>'job' = ?`
+		return `args->>'job'`
 	}
-	return `json_extract(args, '$.job') = ?`
+	return `json_extract(args, '$.job')`
 }
+
+// matchJob is whether a River job is that of a job.
+func (d dialect) matchJob() string { return d.jobName() + ` = ?` }
 
 // now is River's clock.
 func (d dialect) now() string {
@@ -386,13 +385,13 @@ func (d dialect) now() string {
 // cancel takes a job's River job away, unless it is running.
 func (r *Runner) cancel(ctx context.Context, job string) (live bool, err error) {
 	d := r.dialect
-	if _, err := r.store.SQL().ExecContext(ctx, d.bind(`UPDATE river_job SET state = 'cancelled', finalized_at = `+d.now()+`
+	if _, err := r.store.SQL().ExecContext(ctx, r.store.Rebind(`UPDATE river_job SET state = 'cancelled', finalized_at = `+d.now()+`
 		WHERE kind = ? AND state IN ('available', 'pending', 'retryable', 'scheduled') AND `+d.matchJob()), rotateArgs{}.Kind(), job); err != nil {
 		return false, fmt.Errorf("jobs: %w", err)
 	}
 	// One that was running may wait again by now.
 	var n int
-	if err := r.store.SQL().QueryRowContext(ctx, d.bind(`SELECT COUNT(*) FROM river_job
+	if err := r.store.SQL().QueryRowContext(ctx, r.store.Rebind(`SELECT COUNT(*) FROM river_job
 		WHERE kind = ? AND `+liveCondition+` AND `+d.matchJob()), rotateArgs{}.Kind(), job).Scan(&n); err != nil {
 		return false, fmt.Errorf("jobs: %w", err)
 	}
@@ -410,7 +409,7 @@ func (r *Runner) force(ctx context.Context, args rotateArgs) (running bool, err 
 	if d.many {
 		to, earlier = `CAST(? AS JSONB)`, `least`
 	}
-	err = r.store.SQL().QueryRowContext(ctx, d.bind(`UPDATE river_job SET args = `+to+`,
+	err = r.store.SQL().QueryRowContext(ctx, r.store.Rebind(`UPDATE river_job SET args = `+to+`,
 			scheduled_at = CASE state WHEN 'running' THEN scheduled_at ELSE `+earlier+`(scheduled_at, `+d.now()+`) END,
 			state = CASE WHEN state IN ('scheduled', 'retryable') THEN 'available' ELSE state END
 		WHERE kind = ? AND `+liveCondition+` AND `+d.matchJob()+` RETURNING state = 'running'`), text, args.Kind(), args.Job).Scan(&running)

@@ -375,6 +375,10 @@ func (s *Store) SQL() *sql.DB { return s.db }
 // Pool returns the pool of connections to PostgreSQL, nil on SQLite.
 func (s *Store) Pool() *pgxpool.Pool { return s.pool }
 
+// Rebind returns a statement for [Store.SQL] whose parameters are written as ?,
+// as the database wants them. Question marks in quotes stay.
+func (s *Store) Rebind(query string) string { return s.rebind(query) }
+
 // Path returns the absolute path of the SQLite file, "" on PostgreSQL.
 func (s *Store) Path() string { return s.path }
 
